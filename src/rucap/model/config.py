@@ -101,6 +101,8 @@ class PromptsConfig:
     hints: str = ""
     """With `{hints}`: how hints are written; empty for a model without them."""
     details: dict[str, str] = field(default_factory=dict)
+    first_letter: Literal["lower", "as_written"] = "lower"
+    """How texts are fed: with the first letter in lower case (see `sentence.feeding_form`), or as they are written."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ class ModelConfig:
 
 
 def from_dict(kind: type[Config], values: object, where: str) -> Config:
-    """Builds the dataclass `kind` from JSON values. Raises ModelError naming the field at fault (`where` is its path)."""
+    """Builds the dataclass `kind` from JSON values. Raises ModelError that names the field at fault, after `where`."""
     if not isinstance(values, dict):
         raise ModelError(f"{where}: an object is expected, not {type(values).__name__}")
     hints = typing.get_type_hints(kind)
@@ -160,7 +162,7 @@ def from_dict(kind: type[Config], values: object, where: str) -> Config:
     return kind(**built)
 
 
-def _convert(kind: Any, value: Any, where: str) -> Any:
+def _convert(kind: Any, value: Any, where: str) -> Any:  # noqa: ANN401
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is types.UnionType or origin is typing.Union:
         if value is None and type(None) in arguments:
