@@ -1,0 +1,118 @@
+"""A model as a folder of files, and where a model's name leads.
+
+config.json, tokenizer.json       always
+the file of config.hints          where the model takes hints
+onnx/{encoder,decoder}.onnx       for running, float32
+onnx/{encoder,decoder}.int8.onnx  for running, quantised
+model.safetensors                 for training and the torch engine
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from rucap.errors import ModelError, OptionError
+from rucap.model.config import ModelConfig, read_config
+from rucap.model.hints import Hints
+from rucap.model.names import named_models
+from rucap.model.tokenizer import Tokenizer
+
+Part = Literal["encoder", "decoder"]
+Precision = Literal["int8", "float32"]
+SUFFIXES: dict[str, str] = {"int8": ".int8.onnx", "float32": ".onnx"}
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """An opened model folder: its small files read, its large ones by path."""
+
+    path: Path
+    config: ModelConfig
+    tokenizer: Tokenizer
+    hints: Hints | None
+
+    @classmethod
+    def open(cls, path: Path) -> ModelFolder:
+        """Reads a folder. Raises ModelError naming the file that is missing, broken or does not fit the others."""
+        if not path.is_dir():
+            raise ModelError(
+                f"{path}: no such folder; a model is a folder with config.json, tokenizer.json and weights"
+            )
+        config = read_config(path / "config.json")
+        tokenizer = Tokenizer.from_file(path / "tokenizer.json")
+        if len(tokenizer) > config.language_model.vocabulary:
+            raise ModelError(
+                f"{path}: tokenizer.json has {len(tokenizer)} tokens, more than the {config.language_model.vocabulary}"
+                " of config.json: they do not belong together"
+            )
+        for token in (*config.generation.end_tokens, *config.generation.suppressed_tokens):
+            tokenizer.id_of(token)
+        hints = Hints.from_file(_inside(path, config.hints.file), config.hints) if config.hints else None
+        return cls(path, config, tokenizer, hints)
+
+    def onnx_file(self, part: Part, precision: Precision | None = None) -> Path:
+        """The graph of a part: int8 where there is one, unless `precision` says which.
+
+        Raises ModelError when it is missing, OptionError when `precision` is not a known one.
+        """
+        if precision is not None and precision not in SUFFIXES:
+            raise OptionError(f"precision {precision!r}: it is one of {', '.join(SUFFIXES)}")
+        files = [self.path / "onnx" / (part + SUFFIXES[kind]) for kind in ([precision] if precision else SUFFIXES)]
+        for file in files:
+            if file.is_file():
+                return file
+        raise ModelError(f"{files[-1]}: no such file; `rucap export {self.path}` makes it from model.safetensors")
+
+    @property
+    def weights_file(self) -> Path:
+        """The torch weights. Raises ModelError when they are missing."""
+        file = self.path / "model.safetensors"
+        if not file.is_file():
+            raise ModelError(f"{file}: no such file; a model without it can be run from onnx/, not trained or exported")
+        return file
+
+
+def bundled(name: str) -> Path | None:
+    """The folder of a model inside the package, or None when there is none of that name."""
+    if not re.fullmatch(r"[\w-]+", name):  # never a path that leads out of the package
+        return None
+    folder = Path(str(resources.files("rucap"))) / "bundled" / name
+    return folder if (folder / "config.json").is_file() else None
+
+
+def find_model(model: str | Path) -> Path:
+    """The folder of a model by path, bundled name, table name or hub id, in this order.
+
+    Raises ModelError saying what to fetch and where to put it when it is not on this machine.
+    """
+    path = Path(model).expanduser()
+    if (path / "config.json").is_file():
+        return path
+    name = str(model)
+    if (inside := bundled(name)) is not None:
+        return inside
+    if isinstance(model, Path) or path.exists():
+        raise ModelError(f"{path}: not a model folder: it holds no config.json")
+    if name in named_models():
+        row = named_models()[name]
+        if not row.sources:
+            raise ModelError(f"{name}: this installation lacks its files; reinstall rucap")
+        parts = ", ".join(f"{source} ({part})" for part, source in row.sources.items())
+        raise ModelError(f"{name}: not on this machine; fetch {parts} from the hub, import them, and give the folder")
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        raise ModelError(
+            f"{name}: not on this machine; fetch it with `hf download {name} --local-dir DIR` and give DIR"
+        )
+    known = ", ".join(named_models())
+    raise ModelError(f"{name}: no such folder and no model of that name; names are: {known}")
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """A file that config.json names, kept from pointing out of its folder."""
+    if Path(name).name != name:
+        raise ModelError(f"{folder / 'config.json'}: {name!r} must be the name of a file in the same folder")
+    return folder / name
