@@ -68,7 +68,7 @@ class OnnxEngine:
         # A prompt of nothing but padding (among longer ones) is continued from the end of its prefix.
         keep = 1 if mask[:, -1:].all() else tokens.shape[1] + 1
         logits, state = decoder.run(prefix, tokens, mask, decoder.nothing_read(len(prefix)), keep)
-        return np.where(mask.any(axis=1)[:, None], logits[:, -1], logits[:, 0]), state
+        return np.where(mask.any(axis=1, keepdims=True), logits[:, -1], logits[:, 0]), state
 
     def step(self, tokens: Integers, state: State) -> tuple[Floats, State]:
         """See `Engine.step`."""
