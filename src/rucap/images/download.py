@@ -9,14 +9,14 @@ import socket
 import string
 import threading
 import time
-from collections.abc import Callable
 from typing import IO
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlsplit
 from urllib.request import HTTPHandler, HTTPRedirectHandler, HTTPSHandler, Request, build_opener
 
 from rucap.errors import ImageError
-from rucap.images.limits import Limits
+from rucap.images.limits import Limits, read_within, too_large
+from rucap.images.wording import detail, printable
 
 _HEADERS = {"User-Agent": "Mozilla/5.0 (compatible; rucap)", "Accept": "image/*,*/*;q=0.5"}
 
@@ -26,12 +26,13 @@ def download(url: str, limits: Limits) -> bytes:
 
     Raises ImageError, which names the URL, for anything that goes wrong.
     """
+    name = printable(url)
     connections: list[http.client.HTTPConnection] = []
     outcome: concurrent.futures.Future[bytes] = concurrent.futures.Future()
 
     def work() -> None:
         try:
-            outcome.set_result(_get(url, limits, connections))
+            outcome.set_result(_get(url, name, limits, connections))
         except Exception as error:
             outcome.set_exception(error)
 
@@ -44,10 +45,12 @@ def download(url: str, limits: Limits) -> bytes:
         for connection in connections:
             with contextlib.suppress(OSError, AttributeError):
                 connection.sock.shutdown(socket.SHUT_RDWR)
-        raise ImageError(f"{url}: no photo within {limits.timeout_seconds:g} s; try again or allow more time") from None
+        raise ImageError(
+            f"{name}: no photo within {limits.timeout_seconds:g} s; try again or allow more time"
+        ) from None
 
 
-def _get(url: str, limits: Limits, connections: list[http.client.HTTPConnection]) -> bytes:
+def _get(url: str, name: str, limits: Limits, connections: list[http.client.HTTPConnection]) -> bytes:
     deadline = time.monotonic() + limits.timeout_seconds
     opener = build_opener(_WebOnly(), _Keeping(connections))
     try:
@@ -55,36 +58,22 @@ def _get(url: str, limits: Limits, connections: list[http.client.HTTPConnection]
         with opener.open(request, timeout=limits.timeout_seconds) as response:
             length = response.headers.get("Content-Length", "")
             if length.isdecimal() and int(length) > limits.max_bytes:
-                raise too_large(url, limits)
-            return read_within(response.read1, url, limits, deadline)
+                raise too_large(name, limits)
+            return read_within(response.read1, name, limits, deadline)
     except HTTPError as error:
         with error:
-            raise ImageError(f"{url}: the server answers {error.code} {error.reason}; check the address") from None
+            raise ImageError(
+                f"{name}: the server answers {error.code} {detail(error.reason)}; check the address"
+            ) from None
     except TimeoutError:
         raise
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = error.reason if isinstance(error, URLError) else error
         if isinstance(reason, TimeoutError):
             raise reason from None
-        raise ImageError(f"{url}: cannot be downloaded ({reason}); check the address and the connection") from None
-
-
-def read_within(read: Callable[[int], bytes], name: str, limits: Limits, deadline: float = float("inf")) -> bytes:
-    """Calls `read(size)` until it gives nothing. Raises ImageError past `max_bytes`, TimeoutError past `deadline`."""
-    chunks, total = [], 0
-    while chunk := read(1 << 18):
-        chunks.append(chunk)
-        total += len(chunk)
-        if total > limits.max_bytes:
-            raise too_large(name, limits)
-        if time.monotonic() > deadline:
-            raise TimeoutError
-    return b"".join(chunks)
-
-
-def too_large(name: str, limits: Limits) -> ImageError:
-    """The error for more bytes than `limits` allows."""
-    return ImageError(f"{name}: more than {limits.max_bytes:,} bytes; make the photo smaller or raise the limit")
+        raise ImageError(
+            f"{name}: cannot be downloaded ({detail(reason)}); check the address and the connection"
+        ) from None
 
 
 def _ascii(url: str) -> str:
@@ -106,7 +95,9 @@ class _WebOnly(HTTPRedirectHandler):
     ) -> Request | None:
         # urllib itself would follow a redirect to ftp.
         if urlsplit(newurl).scheme not in ("http", "https"):
-            raise ImageError(f"{req.full_url}: redirects to {newurl}; only http and https are followed")
+            raise ImageError(
+                f"{printable(req.full_url)}: redirects to {printable(newurl)}; only http and https are followed"
+            )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

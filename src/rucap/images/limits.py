@@ -1,10 +1,12 @@
-"""How much a photo may cost before it is refused. This module knows numbers, not files or images."""
+"""How much a photo may cost before it is refused. This module knows bytes and seconds, not files or images."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
-from rucap.errors import OptionError
+from rucap.errors import ImageError, OptionError
 
 
 @dataclass(frozen=True)
@@ -25,3 +27,21 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+
+
+def read_within(read: Callable[[int], bytes], name: str, limits: Limits, deadline: float = float("inf")) -> bytes:
+    """Calls `read(size)` until it gives nothing. Raises ImageError past `max_bytes`, TimeoutError past `deadline`."""
+    chunks, total = [], 0
+    while chunk := read(1 << 18):
+        chunks.append(chunk)
+        total += len(chunk)
+        if total > limits.max_bytes:
+            raise too_large(name, limits)
+        if time.monotonic() > deadline:
+            raise TimeoutError
+    return b"".join(chunks)
+
+
+def too_large(name: str, limits: Limits) -> ImageError:
+    """The error for more bytes than `limits` allows."""
+    return ImageError(f"{name}: more than {limits.max_bytes:,} bytes; make the photo smaller or raise the limit")

@@ -11,7 +11,7 @@ import re
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -22,6 +22,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from rucap.errors import ImageError
 from rucap.images.limits import DEFAULT_LIMITS, Limits
 from rucap.images.source import Source, describe, read_source
+from rucap.images.wording import detail
 
 # Only what photos come in: of Pillow's other readers some start programs (EPS), which is nothing for strangers' files.
 _FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "JPEG2000", "PPM")
@@ -67,7 +68,9 @@ def open_photo(source: Source, limits: Limits = DEFAULT_LIMITS, target: int | No
     try:
         if target is not None and image is not given and isinstance(image, JpegImageFile):
             _reduce(image, target)
-        image.load()
+        # Pillow reads the rest of a TIFF's tags, and warns of them, only as it decodes.
+        with _silence() if image.format == "TIFF" else nullcontext():
+            image.load()
         turn = _UPRIGHT.get(_orientation(image))
         photo = _rgb(image)
         return photo if turn is None else photo.transpose(turn)
@@ -76,7 +79,7 @@ def open_photo(source: Source, limits: Limits = DEFAULT_LIMITS, target: int | No
             f"{name}: {image.width} x {image.height} needs more memory than there is; make it smaller"
         ) from None
     except Exception as error:  # decoders raise anything: struct.error, SyntaxError, KeyError ...
-        raise ImageError(f"{name}: damaged or cut short ({_detail(error)}); copy or download it again") from error
+        raise ImageError(f"{name}: damaged or cut short ({detail(error)}); copy or download it again") from error
 
 
 def _identify(data: bytes, name: str) -> Image.Image:
@@ -90,7 +93,7 @@ def _identify(data: bytes, name: str) -> Image.Image:
         except Image.DecompressionBombError:
             raise ImageError(f"{name}: more pixels than PIL.Image.MAX_IMAGE_PIXELS allows; make it smaller") from None
         except Exception as error:
-            raise ImageError(f"{name}: damaged or cut short ({_detail(error)}); copy or download it again") from error
+            raise ImageError(f"{name}: damaged or cut short ({detail(error)}); copy or download it again") from error
     if data.lstrip()[:1] == b"<":
         raise ImageError(f"{name}: a web page or other markup; give the address or path of the photo itself")
     raise ImageError(f"{name}: not an image that can be read; save the photo as JPEG, PNG or WebP")
@@ -106,7 +109,7 @@ def _identify_heif(data: bytes, name: str) -> Image.Image:
     try:
         image: Image.Image = HeifImageFile(io.BytesIO(data))  # type: ignore[no-untyped-call]
     except Exception as error:
-        raise ImageError(f"{name}: not a HEIC photo, or damaged ({_detail(error)}); save it as JPEG") from error
+        raise ImageError(f"{name}: not a HEIC photo, or damaged ({detail(error)}); save it as JPEG") from error
     return image
 
 
@@ -175,12 +178,8 @@ def _silence() -> Iterator[None]:
     """Keeps Pillow's warnings on odd metadata from the user, who gets the photo or an ImageError.
 
     The list of warning filters belongs to the whole process, so one thread at a time changes it and puts it back;
-    decoding stays outside.
+    decoding (but of TIFF) stays outside.
     """
     with _filters, warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.|pillow_heif")
         yield
-
-
-def _detail(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from rucap.errors import ImageError
-from rucap.images.download import download, read_within, too_large
-from rucap.images.limits import Limits
+from rucap.images.download import download
+from rucap.images.limits import Limits, read_within, too_large
+from rucap.images.wording import detail, printable
 
 Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | npt.NDArray[Any]
 """A path, an http(s) URL, an encoded photo's bytes, a binary file object, a PIL image, or an array [height, width],
@@ -24,13 +25,13 @@ _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 def describe(source: Source) -> str:
     """What errors call `source`."""
     if isinstance(source, str | os.PathLike):
-        return os.fspath(source)
+        return printable(os.fspath(source))
     if isinstance(source, bytes | bytearray | memoryview):
         return "the given bytes"
     if isinstance(source, np.ndarray):
         return "the given array"
     name = getattr(source, "filename" if isinstance(source, Image.Image) else "name", None)
-    return name if isinstance(name, str) and name else f"the given {type(source).__name__}"
+    return printable(name) if isinstance(name, str) and name else f"the given {type(source).__name__}"
 
 
 def read_source(source: Source, limits: Limits) -> bytes | Image.Image:
@@ -78,7 +79,7 @@ def _read_file(path: str | os.PathLike[str], name: str, limits: Limits) -> bytes
     except PermissionError:
         raise ImageError(f"{name}: no permission to read it; change the file's permissions or its owner") from None
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else detail(error)
         raise ImageError(f"{name}: cannot be read ({reason}); check the path") from None
 
 
@@ -93,7 +94,7 @@ def _read_object(file: BinaryIO, name: str, limits: Limits) -> bytes:
     except TypeError:
         raise ImageError(f"{name}: gives text, not bytes; open the file in binary mode ('rb')") from None
     except Exception as error:
-        raise ImageError(f"{name}: cannot be read ({error}); give an open binary file") from error
+        raise ImageError(f"{name}: cannot be read ({detail(error)}); give an open binary file") from error
 
 
 def _from_array(array: npt.NDArray[Any], name: str) -> Image.Image:
