@@ -61,7 +61,7 @@ def neighbour_captions(features: npt.ArrayLike, train_features: npt.ArrayLike, t
 
 
 def human_scores(records: Sequence[Record], known: Collection[str] = frozenset()) -> CaptionScores | None:
-    """How one of a photo's five captions scores against the other four; None where no photo has five.
+    """How one of a photo's five references scores against the other four; None where no photo has five.
 
     Photos with fewer are left out. Every score is the mean of five: with the first captions as hypotheses, then the
     second ones and so on, for those of one index may be of one kind (ruphotos' first are short). Against the model's

@@ -47,7 +47,11 @@ def write_report(
         language=language,
         title=escape(title),
         contents="".join(f'<a href="#{key}">{escape(say[key])}</a>' for key in groups),
-        tables="\n".join(map(_table, _all_tables(evaluation, language))),
+        tables="\n".join(f"<h2>{escape(table.title)}</h2>{_table(table)}" for table in tables(evaluation, language)),
+        details="\n".join(
+            f"<details><summary>{escape(table.title)}</summary>{_table(table)}</details>"
+            for table in _reliability_tables(evaluation, language)
+        ),
         note=escape(" ".join(note)),
         sections="\n".join(_section(key, group, language) for key, group in groups.items()),
     )
@@ -73,23 +77,18 @@ def _choose(
     )
 
 
-def _all_tables(evaluation: Evaluation, language: Language) -> list[Table]:
-    say = WORDING[language]
+def _reliability_tables(evaluation: Evaluation, language: Language) -> list[Table]:
     found = (
         ("reliability_captions", evaluation.caption_reliability),
         ("reliability_answers", evaluation.answer_reliability),
     )
-    bins = [reliability_table(say[key], reliability, language) for key, reliability in found if reliability]
-    return tables(evaluation, language) + bins
+    return [reliability_table(WORDING[language][key], bins, language) for key, bins in found if bins]
 
 
 def _table(table: Table) -> str:
     header = "".join(f"<th>{escape(cell)}</th>" for cell in table.header)
     rows = "".join(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>" for row in table.rows)
-    return (
-        f'<h2>{escape(table.title)}</h2>\n<div class="scroll"><table><thead><tr>{header}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-    )
+    return f'<div class="scroll"><table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
 def _section(key: str, predictions: Sequence[Prediction], language: Language) -> str:

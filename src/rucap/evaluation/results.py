@@ -12,7 +12,7 @@ from rucap.evaluation.metrics import AnswerScores, CaptionScores, is_exact
 RIGHT_CAPTION = 25.0
 """CIDEr-D from which a caption counts as right where confidences are checked.
 
-Three of four captions that people wrote reach it against the others of their photo (lower quartiles 23.5 to 27.5 on
+Three of four reference captions reach it against the others of their photo (lower quartiles 23.5 to 27.5 on
 dev and test of ruflickr8k and ruphotos), and about one in a hundred captions of another photo does. A fixed value, and
 not the model's own median, so that a better model may be more confident.
 """
@@ -66,7 +66,7 @@ class Prediction:
 
     @property
     def right(self) -> bool:
-        """Whether the caption agrees with the references as those of people do: CIDEr-D of RIGHT_CAPTION or more."""
+        """Whether the caption agrees with the references as they do among themselves: CIDEr-D of RIGHT_CAPTION or more."""
         return self.cider >= RIGHT_CAPTION
 
 

@@ -40,7 +40,7 @@ WORDING: dict[Language, dict[str, str]] = {
         "best": "Лучшие",
         "worst": "Худшие",
         "between": "Между ними",
-        "references": "Подписи людей",
+        "references": "Образцы",
         "sure": "уверенность",
         "no_photo": "Фото не открылось",
         "no_caption": "(пусто)",
@@ -48,10 +48,10 @@ WORDING: dict[Language, dict[str, str]] = {
         "right_answer": "верно: ",
         "note": (
             "Все тексты сравниваются в одном виде: строчные буквы, ё = е, без знаков препинания, слова через пробел."
-            " CIDEr-D: значение pycocoevalcap × 100. Человек: одна подпись из пяти против остальных четырёх,"
+            " CIDEr-D: значение pycocoevalcap × 100. Человек: один образец из пяти против остальных четырёх,"
             " среднее по всем пяти."
         ),
-        "note_right": "Верна подпись с CIDEr-D от {threshold}: столько набирают три из четырёх подписей людей.",
+        "note_right": "Верна подпись с CIDEr-D от {threshold}: столько набирают три из четырёх образцов.",
     },
     "en": {
         "captions": "Captions",
@@ -94,9 +94,9 @@ WORDING: dict[Language, dict[str, str]] = {
         "right_answer": "right: ",
         "note": (
             "All texts are compared in one form: lower case, ё = е, punctuation off, white-space words. CIDEr-D is"
-            " pycocoevalcap's value × 100. A person: one caption of five against the other four, mean of all five."
+            " pycocoevalcap's value × 100. A person: one reference of five against the other four, mean of all five."
         ),
-        "note_right": "A caption counts as right from CIDEr-D {threshold}: three of four captions of people reach it.",
+        "note_right": "A caption counts as right from CIDEr-D {threshold}: three of four references reach it.",
     },
 }
 """Both languages have the same keys; `{shown}`, `{total}` and `{threshold}` are filled in with str.format."""
