@@ -66,7 +66,7 @@ class Prediction:
 
     @property
     def right(self) -> bool:
-        """Whether the caption agrees with the references as they do among themselves: CIDEr-D of RIGHT_CAPTION or more."""
+        """Whether the caption agrees with the references as most of them do among themselves (RIGHT_CAPTION)."""
         return self.cider >= RIGHT_CAPTION
 
 
