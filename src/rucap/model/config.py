@@ -59,7 +59,6 @@ class MapperConfig:
     """ClipCap's `clip_length`: vectors that the transformer mapper makes of one embedding."""
     normalize: bool = False
     """ClipCap's `normalize_prefix`: features are divided by their L2 norm first."""
-    dropout: float = 0.0
 
 
 @dataclass(frozen=True)
