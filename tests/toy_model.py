@@ -20,7 +20,9 @@ from rucap.model.config import (
 
 PROMPTS = ["<caption>", "<short>", "<normal>", "<detailed>", "<question>", "<answer>"]
 SPECIAL = ["<pad>", "<unknown>", "<end>", "<hints>", *PROMPTS]
-WORDS = "собака кошка бежит спит на траве диване и большая рыжая человек где что это ?"
+WORDS = "собака кошка бежит спит сидит траву диван большая рыжая человек дом лес мяч где что это"
+WHOLE = {"▁" + word for word in WORDS.split()}
+"""The toy model writes these words alone."""
 LABELS = "корги\tсобака\nтабби\tкошка\nдиван\t\n"
 SIZE, PREFIX, WIDTH = 8, 3, 16
 
@@ -38,6 +40,7 @@ def words_tokenizer() -> RawTokenizer:
 def write_folder(path, **changes):
     """Writes config.json, tokenizer.json and the labels of a toy model; no weights."""
     tokenizer = words_tokenizer()
+    written = set(tokenizer.get_vocab())
     path.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(path / "tokenizer.json"))
     (path / "labels.tsv").write_text(LABELS, encoding="utf-8")
@@ -54,7 +57,7 @@ def write_folder(path, **changes):
             {level: f"<{level}>" for level in ("short", "normal", "detailed")},
         ),
         "generation": GenerationDefaults(
-            beams=2, max_tokens=12, suppressed_tokens=tuple(token for token in SPECIAL if token != "<end>")
+            beams=2, max_tokens=12, no_repeat_ngram=1, suppressed_tokens=tuple(written - {"<end>"} - WHOLE)
         ),
         "hints": HintsConfig("labels.tsv", 2),
         "caption_calibration": Calibration(2.0, 1.0),
@@ -78,7 +81,8 @@ class ToyEngine:
     def encode(self, pixels):
         self.encoded += len(pixels)
         means = pixels.mean(axis=(2, 3))
-        prefix = np.tanh(pixels.reshape(len(pixels), -1) @ self.pixels).reshape(len(pixels), PREFIX, WIDTH)
+        mixed = _product(pixels.reshape(len(pixels), -1), self.pixels)
+        prefix = np.tanh(mixed).reshape(len(pixels), PREFIX, WIDTH)
         return Encoded(prefix, means[:, : self.labels] if self.labels else None)
 
     def start(self, prefix, tokens, mask):
@@ -102,4 +106,9 @@ class ToyEngine:
         return hidden
 
     def _logits(self, hidden):
-        return (np.tanh(hidden) @ self.output).astype(np.float32)
+        return _product(np.tanh(hidden), self.output)
+
+
+def _product(rows, matrix):
+    """`rows @ matrix`, with results that do not depend on how many rows there are."""
+    return np.stack([row @ matrix for row in rows]) if len(rows) else rows @ matrix

@@ -9,20 +9,22 @@ import numpy.typing as npt
 
 from rucap.engines.protocol import Booleans, Engine, Floats, Integers
 
+Values = npt.NDArray[np.float64]
+
 ROWS = 64
 """Continuations read at once: keeps the caches and logits of a thousand labels within some tens of megabytes."""
 
 
 def log_likelihoods(
     engine: Engine, prefix: Floats, tokens: Integers, mask: Booleans, continuations: Sequence[Sequence[int]]
-) -> list[list[npt.NDArray[np.float64]]]:
+) -> list[list[Values]]:
     """For each photo and each continuation the natural log-probabilities of its tokens, [its length].
 
     `prefix` [batch, prefix_length, width], `tokens` and `mask` [batch, length] are prompts as in `Engine.start`. A
     prompt is read once for all of its continuations, none of which may be empty.
     """
     logits, state = engine.start(prefix, tokens, mask)
-    found: list[list[npt.NDArray[np.float64]]] = [[np.empty(0)] * len(continuations) for _ in range(len(prefix))]
+    found: list[list[Values]] = [[np.empty(0)] * len(continuations) for _ in range(len(prefix))]
     by_length = sorted(range(len(continuations)), key=lambda index: len(continuations[index]))
     pairs = [(photo, index) for index in by_length for photo in range(len(prefix))]
     for start in range(0, len(pairs), ROWS):
@@ -35,7 +37,7 @@ def log_likelihoods(
     return found
 
 
-def _read(engine: Engine, logits: Floats, state: object, texts: Sequence[Sequence[int]]) -> npt.NDArray[np.float64]:
+def _read(engine: Engine, logits: Floats, state: object, texts: Sequence[Sequence[int]]) -> Values:
     """[texts, longest]: log-probabilities; what follows a text's end means nothing."""
     longest = max(map(len, texts))
     tokens = np.array([[*text, *[0] * (longest - len(text))] for text in texts], dtype=np.int64)

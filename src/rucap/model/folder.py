@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from importlib import resources
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Literal
 
@@ -84,7 +85,7 @@ def bundled(name: str) -> Path | None:
     return folder if (folder / "config.json").is_file() else None
 
 
-def find_model(model: str | Path) -> Path:
+def find_model(model: str | PathLike[str]) -> Path:
     """The folder of a model by path, bundled name, table name or hub id, in this order.
 
     Raises ModelError saying what to fetch and where to put it when it is not on this machine.
@@ -92,10 +93,10 @@ def find_model(model: str | Path) -> Path:
     path = Path(model).expanduser()
     if (path / "config.json").is_file():
         return path
-    name = str(model)
+    name = fspath(model)
     if (inside := bundled(name)) is not None:
         return inside
-    if isinstance(model, Path) or path.exists():
+    if not isinstance(model, str) or path.exists():
         raise ModelError(f"{path}: not a model folder: it holds no config.json")
     if name in named_models():
         row = named_models()[name]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from rucap.errors import OptionError
 from rucap.model.config import PromptsConfig
-from rucap.model.sentence import feeding_form
+from rucap.model.sentence import capitalised, feeding_form, normalised
 from rucap.model.tokenizer import Tokenizer
 
 
@@ -38,9 +38,24 @@ def text_tokens(tokenizer: Tokenizer, prompts: PromptsConfig, text: str) -> list
     return tokenizer.encode(fed_text(prompts, text))
 
 
+def banned_tokens(tokenizer: Tokenizer, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """Token sequences that write these words (or phrases), as given, within a text or at its beginning.
+
+    Other forms of a word are other words. A word whose tokens begin with all of a banned one's is banned with it.
+    Raises OptionError for an empty word.
+    """
+    sequences = set()
+    for word in words:
+        if not (word := normalised(word)):
+            raise OptionError("a banned word is empty: leave it out")
+        for form in (" " + word, " " + feeding_form(word), " " + capitalised(word), capitalised(word)):
+            sequences.add(tuple(tokenizer.encode(form)))
+    return tuple(sorted(sequences))
+
+
 def fed_text(prompts: PromptsConfig, text: str) -> str:
     """`text` in the form in which this model knows texts."""
-    return feeding_form(text) if prompts.first_letter == "lower" else " ".join(text.split())
+    return feeding_form(text) if prompts.first_letter == "lower" else normalised(text)
 
 
 def pad_left(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:

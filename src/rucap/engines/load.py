@@ -1,0 +1,34 @@
+"""An engine by its name, over the files of a model folder."""
+
+from __future__ import annotations
+
+from rucap.engines.protocol import Engine
+from rucap.errors import OptionError
+from rucap.model.folder import ModelFolder, Precision
+
+
+def load_engine(
+    folder: ModelFolder,
+    engine: str = "onnx",
+    *,
+    precision: Precision | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+    spin: bool = True,
+) -> Engine:
+    """The engine `onnx` (see `OnnxEngine` for the options) or `torch`. Raises ModelError for a missing file."""
+    if engine == "onnx":
+        from rucap.engines.onnx import OnnxEngine
+
+        encoder, decoder = folder.onnx_file("encoder", precision), folder.onnx_file("decoder", precision)
+        return OnnxEngine(encoder, decoder, threads=threads, device=device, spin=spin)
+    if engine != "torch":
+        raise OptionError(f"engine {engine!r}: it is onnx, torch or a loaded one")
+    if precision == "int8" or threads is not None:
+        raise OptionError("the torch engine takes neither int8 nor threads: leave them out, or take the onnx engine")
+    from rucap.engines.torch import TorchEngine
+    from rucap.network.prefix_captioner import PrefixCaptioner, load_weights
+
+    network = PrefixCaptioner(folder.config)
+    load_weights(network, folder.weights_file)
+    return TorchEngine(network, device)
