@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from rucap.engines.cores import limited_cores
 from rucap.engines.protocol import Booleans, Encoded, Floats, Integers, State
 from rucap.errors import ModelError, OptionError
 
@@ -39,13 +40,13 @@ class OnnxEngine:
     def __init__(
         self, encoder: Path, decoder: Path, *, threads: int | None = None, device: str = "cpu", spin: bool = True
     ) -> None:
-        """`threads` within an operation: None for one a physical core. `device`: `cpu`, `cuda` or `cuda:N`.
+        """`threads` within an operation: None for one a core. `device`: `cpu`, `cuda` or `cuda:N`.
 
         `spin`: idle threads wait busily for the next operation, which is fastest where a process has the machine for
         itself; a server that shares its cores says False. Raises OptionError for a device that is not there.
         """
         if threads is not None and threads < 1:
-            raise OptionError(f"threads {threads}: at least 1, or None for one a physical core")
+            raise OptionError(f"threads {threads}: at least 1, or None for one a core")
         self._encoder_file, self._decoder_file = encoder, decoder
         self._threads, self._spin, self._providers = threads, spin, _providers(device)
         self._loading = threading.Lock()
@@ -101,7 +102,7 @@ class OnnxEngine:
 
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors alone: they come as exceptions
-        options.intra_op_num_threads = self._threads or 0
+        options.intra_op_num_threads = self._threads or limited_cores() or 0  # 0: one a physical core
         options.inter_op_num_threads = 1
         options.enable_mem_pattern = False  # the patterns are of fixed shapes, and here each step is longer
         options.add_session_config_entry("session.intra_op.allow_spinning", "1" if self._spin else "0")
