@@ -59,8 +59,9 @@ class InvertedBottleneck(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Maps [batch, inputs, height, width] to [batch, outputs, height / stride, width / stride]."""
         hidden = images if self.expand is None else functional.relu6(self.expand(images))
-        hidden = self.project(functional.relu6(self.depthwise(hidden)))
-        return images + hidden if self.skip else hidden
+        hidden = functional.relu6(self.depthwise(hidden))
+        narrow: Tensor = self.project(hidden)
+        return images + narrow if self.skip else narrow
 
 
 def _stages() -> Iterator[nn.Sequential]:

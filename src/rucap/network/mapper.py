@@ -1,8 +1,8 @@
 """Mapping networks: features of a photo to a prefix of pseudo-words.
 
 `MLPMapper` and `TransformerMapper` are ClipCap's two (Mokady et al., arXiv:2111.09734, section 3.2), with the parameter
-names of its published checkpoints. `GridMapper` reads a grid of cells with learned queries. Dropout is none until training
-sets the modules' `dropout`.
+names of its published checkpoints. `GridMapper` reads a grid of cells with learned queries.
+Dropout is none until training sets the modules' `dropout`.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class TransformerMapper(nn.Module):
 
 
 class GridMapper(nn.Module):
-    """Learned queries and the grid's cells, with learned positions, go through one transformer; the queries come out."""
+    """Learned queries and the grid's cells, with learned positions, go through one transformer; the queries are kept."""
 
     def __init__(
         self,

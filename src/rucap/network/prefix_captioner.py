@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,12 +16,13 @@ from rucap.network.efficientnet_lite import EfficientNetLite
 from rucap.network.mapper import build_mapper
 
 
-def build_language_model(config: ModelConfig) -> Any:
+def build_language_model(config: ModelConfig) -> nn.Module:
     """A causal language model of transformers, with fresh weights."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     settings = AutoConfig.for_model(config.language_model.kind, **config.language_model.settings)
-    return AutoModelForCausalLM.from_config(settings, attn_implementation="sdpa")
+    build: Callable[..., nn.Module] = AutoModelForCausalLM.from_config
+    return build(settings, attn_implementation="sdpa")
 
 
 class PrefixCaptioner(nn.Module):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from rucap.decoding import GenerationSettings, generate
-from rucap.engines.torch import TorchLanguageModel
+from rucap.engines.torch import TorchEngine
 from rucap.evaluation.cider import cider_d
 from rucap.evaluation.normalise import normalise
 from rucap.model import prompts
@@ -49,7 +49,7 @@ def write_texts(
 ) -> list[list[tuple[int, ...]]]:
     """Tokens of the hypotheses written for each photo, behind its prefix and its own prompt's tokens."""
     autocast = torch.bfloat16 if torch.is_autocast_enabled("cpu") else None
-    engine = TorchLanguageModel(network.language_model, autocast)
+    engine = TorchEngine(network, autocast=autocast)
     with torch.no_grad():
         prefix = network.prefix(torch.from_numpy(features.astype(np.float32))).float().numpy()
     tokens, mask = prompts.pad_left(prompted, pad_id)
@@ -76,8 +76,8 @@ def dev_scores(network: PrefixCaptioner, dev: Dev) -> dict[str, float]:
             wanted = normalise(question.answer)
             right[wanted in YES_NO].append(normalise(answer) == wanted)
         scores[f"{name} cider"] = cider
-        scores[f"{name} open"] = 100 * float(np.mean(right[False] or [0.0]))
-        scores[f"{name} yes/no"] = 100 * float(np.mean(right[True] or [0.0]))
+        scores[f"{name} open"] = 100 * float(np.mean(right[False] or [False]))
+        scores[f"{name} yes/no"] = 100 * float(np.mean(right[True] or [False]))
         totals.append(cider + scores[f"{name} open"] / 5)
     return {"score": float(np.mean(totals)), **scores}
 

@@ -116,7 +116,7 @@ class Examples(Dataset[Example]):
 
 @lru_cache(maxsize=2)
 def _bucketed_order(sizes: tuple[int, ...], batch: int, seed: tuple[int, int]) -> np.ndarray:
-    """A shuffled order of photos in which the photos of a batch have texts of like length, so that little is padding."""
+    """A shuffled order of photos; those of a batch have texts of like length, so that little is padding."""
     random = np.random.default_rng(seed)
     order = random.permutation(len(sizes))
     batches = []

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -126,7 +127,8 @@ class FeatureCache:
             for chunk in _chunks(photos, CHUNK):
                 for number, view in enumerate(self.views[:views]):
                     missing = {digest: path for digest, path in chunk if digest not in view.rows}
-                    pixels = list(pool.map(lambda item, n=number: self._pixels(*item, n, failures), missing.items()))
+                    opened = partial(self._pixels, number=number, failures=failures)
+                    pixels = list(pool.map(opened, missing.keys(), missing.values()))
                     kept = [(digest, p) for digest, p in zip(missing, pixels, strict=True) if p is not None]
                     if kept:
                         view.append([digest for digest, _ in kept], *self._encode(np.stack([p for _, p in kept])))

@@ -92,8 +92,8 @@ def pack(rows: Sequence[tuple[Sequence[int], Sequence[Text]]], longest: int) -> 
         [[*values, *[fill] * (length - len(values))] for values in column]
         for column, fill in zip(zip(*packed, strict=True), (0, PADDING, 0, 0.0), strict=True)
     ]
-    tokens, segments, positions = (torch.tensor(values) for values in padded[:3])
-    return PackedBatch(tokens, segments, positions, torch.tensor(padded[3], dtype=torch.float32))
+    whole = [torch.tensor(values) for values in padded[:3]]
+    return PackedBatch(whole[0], whole[1], whole[2], torch.tensor(padded[3], dtype=torch.float32))
 
 
 def attention_mask(segments: Tensor, prefix_length: int, dtype: torch.dtype) -> Tensor:
@@ -118,7 +118,7 @@ def hidden_states(language_model: torch.nn.Module, prefix: Tensor, batch: Packed
         position_ids=torch.cat([first, batch.positions + prefix_length], 1),
         use_cache=False,
     )[0]
-    return states[:, prefix_length - 1 : -1]
+    return states[:, prefix_length - 1 : -1]  # type: ignore[no-any-return]
 
 
 def token_logits(language_model: torch.nn.Module, states: Tensor, chosen: Tensor) -> Tensor:
