@@ -118,7 +118,7 @@ class TransformerMapper(nn.Module):
 
 
 class GridMapper(nn.Module):
-    """Learned queries and the grid's cells, with learned positions, go through one transformer; the queries are kept."""
+    """Learned queries and the grid's cells, with learned positions, go through one transformer; the queries stay."""
 
     def __init__(
         self,

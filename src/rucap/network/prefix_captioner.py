@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from rucap.errors import ModelError
 from rucap.model.config import ModelConfig
-from rucap.network.efficientnet_lite import EfficientNetLite
+from rucap.network.efficientnet_lite import EfficientNetLite, load_imagenet_weights
 from rucap.network.mapper import build_mapper
 
 
@@ -51,14 +51,18 @@ class PrefixCaptioner(nn.Module):
         return self.prefix(features), labels
 
 
+PACKAGED = ("encoder.stem.", "encoder.stages.", "encoder.label_tail.", "encoder.classifier.")
+"""Tensors that stay as the encoder's own package has them: they are not written again with each model."""
+
+
 def save_weights(network: PrefixCaptioner, path: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Writes the weights as safetensors in `dtype`, under a temporary name first. Tied tensors are written once."""
-    seen: dict[tuple[int, torch.Size], str] = {}
+    """Writes what training changes as safetensors in `dtype`, under a temporary name first; tied tensors once."""
+    seen: set[tuple[int, torch.Size]] = set()
     tensors = {}
     for name, tensor in network.state_dict().items():
         key = (tensor.data_ptr(), tensor.shape)
-        if key not in seen:
-            seen[key] = name
+        if key not in seen and not name.startswith(PACKAGED):
+            seen.add(key)
             tensors[name] = tensor.to(dtype).contiguous()
     partial = path.with_name(path.name + ".part")
     save_file(tensors, partial)
@@ -74,11 +78,23 @@ def load_weights(network: PrefixCaptioner, path: Path) -> None:
             raise ModelError(f"{path}: unexpected tensor {name}; config.json may belong to another model")
         if tensor.shape != wanted[name].shape:
             shapes = f"{tuple(tensor.shape)}, not {tuple(wanted[name].shape)}"
-            raise ModelError(
-                f"{path}: the tensor {name} has the shape {shapes}; config.json may belong to another model"
-            )
+            raise ModelError(f"{path}: the tensor {name} has the shape {shapes}; config.json may be of another model")
     loaded = {wanted[name].data_ptr() for name in tensors}
     for name, tensor in wanted.items():
-        if tensor.data_ptr() not in loaded:
+        if tensor.data_ptr() not in loaded and not name.startswith(PACKAGED):
             raise ModelError(f"{path}: the tensor {name} is missing; the file may be of another model")
     network.load_state_dict(tensors, strict=False)
+
+
+def fresh_network(config: ModelConfig) -> PrefixCaptioner:
+    """A captioner to be trained: the encoder as its package has it, all else random."""
+    network = PrefixCaptioner(config)
+    load_imagenet_weights(network.encoder)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def load_network(config: ModelConfig, weights: Path) -> PrefixCaptioner:
+    """A trained captioner, in evaluation mode. Raises ModelError as `load_weights` does."""
+    network = fresh_network(config)
+    load_weights(network, weights)
+    return network.eval()

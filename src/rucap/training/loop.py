@@ -21,14 +21,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 
-from rucap.network.prefix_captioner import PrefixCaptioner, save_weights
+from rucap.network.prefix_captioner import PACKAGED, PrefixCaptioner, save_weights
 from rucap.training.config import StageConfig
 from rucap.training.examples import Example, Examples
 from rucap.training.progress import Progress
 
 LossFunction = Callable[[Sequence[Example], int], Tensor]
 """The loss of a batch of examples at a step."""
-FROZEN = ("encoder.stem.", "encoder.stages.", "encoder.label_tail.", "encoder.classifier.")
 CHECKPOINT_SECONDS = 300.0
 
 
@@ -100,7 +99,7 @@ def parameter_groups(network: PrefixCaptioner, stage: StageConfig) -> list[dict[
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         tail = name.startswith("encoder.tail.")
-        parameter.requires_grad = not name.startswith(FROZEN) and not (tail and stage.encoder_rate == 0)
+        parameter.requires_grad = not name.startswith(PACKAGED) and not (tail and stage.encoder_rate == 0)
         if parameter.requires_grad:
             rate = stage.learning_rate * (stage.encoder_rate if tail else 1.0)
             decay = stage.weight_decay if parameter.dim() > 1 else 0.0

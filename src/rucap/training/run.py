@@ -18,8 +18,7 @@ from rucap.model.config import write_config
 from rucap.model.hints import Hints
 from rucap.model.sentence import feeding_form
 from rucap.model.tokenizer import Tokenizer
-from rucap.network.efficientnet_lite import load_imagenet_weights
-from rucap.network.prefix_captioner import PrefixCaptioner, load_weights, save_weights
+from rucap.network.prefix_captioner import PrefixCaptioner, fresh_network, load_weights, save_weights
 from rucap.training.config import StageConfig, TrainingConfig
 from rucap.training.dev import Dev, dev_scores
 from rucap.training.examples import Example, Examples, Photo, Writer
@@ -35,34 +34,52 @@ HINT_REPEATS = 3
 
 
 def train(config: TrainingConfig, base: Path, output: Path, cache_folder: Path, report: Progress) -> Path:
-    """Trains a model into the folder `output` and returns it. `base` is where relative paths of data start."""
+    """Trains a model into the folder `output` and returns it. `base` is where relative paths of data start.
+
+    Raises DataError when a data set cannot be used.
+    """
     output.mkdir(parents=True, exist_ok=True)
     sources = {Path(name).stem: read_records(base / name) for name in config.data}
     writer = _writer(config, base, output, [r for records in sources.values() for r in records if r.split == "train"])
     torch.manual_seed(config.seed)
-    network = PrefixCaptioner(config.model)
-    load_imagenet_weights(network.encoder)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = fresh_network(config.model)
+    run_stages(network, writer, config, sources, output, cache_folder, report)
+    save_weights(network, output / "model.safetensors")
+    return output
+
+
+def run_stages(
+    network: PrefixCaptioner,
+    writer: Writer,
+    config: TrainingConfig,
+    sources: dict[str, list[Record]],
+    output: Path,
+    cache_folder: Path,
+    report: Progress,
+) -> None:
+    """Runs or resumes all stages on the records of each source; the network holds the last stage's best weights."""
     cache = FeatureCache(cache_folder, network.encoder, config.model.encoder.preprocessing, config.views)
     photos = {name: [Photo(digest_of(r.image), r) for r in records] for name, records in sources.items()}
     training = _cached(cache, photos, "train", config.views, report)
-    dev = {name: rows[: config.dev_photos] for name, rows in _by_name(cache, photos, "dev", report).items() if rows}
-    evaluate = partial(dev_scores, network, Dev(dev, cache, writer))
-    start: Path | None = None
+    dev = {name: _cached(cache, {name: rows}, "dev", 1, report)[: config.dev_photos] for name, rows in photos.items()}
+    watched = Dev({name: rows for name, rows in dev.items() if rows}, cache, writer)
     for number, stage in enumerate(config.stages, start=1):
         folder = output / f"stage-{number}-{stage.kind}"
-        if start is not None:
-            load_weights(network, start)
         if not (folder / "done").exists():
             examples = Examples(training, cache, writer, stage, config.views, config.seed + number)
             loss = _loss(network, examples, stage, config)
-            run_stage(network, examples, loss, evaluate, stage, folder, config.evaluations, report)
+            run_stage(
+                network,
+                examples,
+                loss,
+                partial(dev_scores, network, watched),
+                stage,
+                folder,
+                config.evaluations,
+                report,
+            )
             (folder / "done").touch()
-        start = folder / "best.safetensors"
-    if start is not None:
-        load_weights(network, start)
-    save_weights(network, output / "model.safetensors")
-    return output
+        load_weights(network, folder / "best.safetensors")
 
 
 def _writer(config: TrainingConfig, base: Path, output: Path, records: Sequence[Record]) -> Writer:
@@ -84,12 +101,6 @@ def _writer(config: TrainingConfig, base: Path, output: Path, records: Sequence[
 
 def _texts(record: Record) -> list[str]:
     return [*record.captions, *(text for q in record.questions for text in (q.question, q.answer))]
-
-
-def _by_name(
-    cache: FeatureCache, photos: dict[str, list[Photo]], split: str, report: Progress
-) -> dict[str, list[Photo]]:
-    return {name: _cached(cache, {name: rows}, split, 1, report) for name, rows in photos.items()}
 
 
 def _cached(
