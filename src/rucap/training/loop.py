@@ -6,6 +6,7 @@ The loop knows how to step and to resume; what a step's loss is comes as a funct
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import shutil
@@ -136,6 +137,9 @@ def run_stage(
         project_dir=folder,
     )
     folder.mkdir(parents=True, exist_ok=True)
+    logging.getLogger("accelerate.utils.other").setLevel(
+        logging.ERROR
+    )  # tied weights are saved once, as they should be
     accelerator.init_trackers("tensorboard")
     torch.manual_seed(examples.seed)
     optimizer = torch.optim.AdamW(parameter_groups(network, stage), betas=(0.9, 0.98), fused=True)
@@ -154,6 +158,7 @@ def run_stage(
         stage.batch,
         sampler=range(position.step * stage.batch, steps * stage.batch),
         collate_fn=list,
+        generator=torch.Generator(),  # its own: a loader that starts would move the one that dropout draws from
     )
     every = max(1, steps // evaluations)
     saved = time.monotonic()

@@ -96,7 +96,10 @@ def _writer(config: TrainingConfig, base: Path, output: Path, records: Sequence[
         partial_path = path.with_name(path.name + ".part")
         train_tokenizer([*texts, *names], config.vocabulary).save(str(partial_path))
         partial_path.replace(path)
-    return Writer(Tokenizer.from_file(path), config.model.prompts, hints)
+    tokenizer = Tokenizer.from_file(path)
+    if len(tokenizer) > config.model.language_model.vocabulary:
+        raise DataError(f"{path}: {len(tokenizer)} tokens are too many; raise `vocabulary`, there and in the model")
+    return Writer(tokenizer, config.model.prompts, hints)
 
 
 def _texts(record: Record) -> list[str]:

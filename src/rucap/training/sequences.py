@@ -75,9 +75,10 @@ def continued(prompt: Sequence[int], written: Sequence[int], tokenizer: Tokenize
 
 
 def pack(rows: Sequence[tuple[Sequence[int], Sequence[Text]]], longest: int) -> PackedBatch:
-    """Packs (hint tokens, texts) rows. A text that would end beyond position `longest` is cut there."""
+    """Packs (hint tokens, texts) rows. A text that would end beyond position `longest` is cut there, hints half way."""
     packed = []
-    for hints, texts in rows:
+    for long_hints, texts in rows:
+        hints = long_hints[: longest // 2]
         tokens, weights = list(hints), [0.0] * len(hints)
         segments, positions = [HINTS] * len(hints), list(range(len(hints)))
         for number, text in enumerate(texts, start=1):
