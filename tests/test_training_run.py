@@ -32,7 +32,7 @@ PHOTOS = {
 STAGE = {"kind": "likelihood", "epochs": 4, "batch": 2, "learning_rate": 1e-3, "average": 0.5}
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """What stops a run in the middle."""
 
 
@@ -45,7 +45,7 @@ class KillAt(Progress):
 
     def step(self, step: int, loss: float, rate: float) -> None:
         if step == self.at:
-            raise Killed
+            raise KilledError
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(
     monkeypatch.setattr("rucap.training.loop.CHECKPOINT_SECONDS", 0.0)
     cache = tmp_path / "cache"
     whole = train(config, data.parent, tmp_path / "whole", cache, KillAt())
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train(config, data.parent, tmp_path / "killed", cache, KillAt(5))
     assert not (tmp_path / "killed" / "model.safetensors").exists()
     resumed = train(config, data.parent, tmp_path / "killed", cache, KillAt())
@@ -136,7 +136,7 @@ def test_cached_features_are_the_encoder_s_own(encoder: EfficientNetLite, data: 
     photos = [(digest_of(path), path) for path in sorted(data.parent.glob("*.png"))]
     cache = FeatureCache(tmp_path, encoder, PREPROCESSING, views=2)
     assert cache.fill(photos) == {}
-    features, labels = cache.read([photos[2][0]], [0])
+    features, _ = cache.read([photos[2][0]], [0])
     pixels = torch.from_numpy(load_pixels(photos[2][1], PREPROCESSING))[None]
     with torch.inference_mode():
         expected = encoder.trunk(pixels)
