@@ -104,6 +104,6 @@ class Constraints:
             log_probabilities[np.ix_(words < settings.min_words, self.ends)] = -np.inf
             if settings.max_words is not None:
                 for row in np.flatnonzero(words >= settings.max_words):
-                    np.copyto(log_probabilities[row], -np.inf, where=settings.word_starts)
+                    np.putmask(log_probabilities[row], settings.word_starts, -np.inf)
         nothing_left = np.flatnonzero(log_probabilities.max(axis=1) == -np.inf)
         log_probabilities[np.ix_(nothing_left, self.ends)] = ends[nothing_left]

@@ -6,6 +6,8 @@ import numpy as np
 
 from rucap.engines.protocol import Floats, Integers
 
+_BLOCK = 64
+
 
 def log_softmax(logits: Floats) -> Floats:
     """Natural logarithms of the probabilities, in a new float32 array."""
@@ -16,13 +18,18 @@ def log_softmax(logits: Floats) -> Floats:
 
 def top(values: Floats, count: int) -> tuple[Floats, Integers]:
     """The `count` greatest values of each row, greatest first, and where they stand: two of [rows, count]."""
-    width = values.shape[1]
-    if count < width:
-        places = np.argpartition(values, width - count, axis=1)[:, width - count :]
-    else:
-        places = np.broadcast_to(np.arange(width), values.shape)
+    rows, width = values.shape
+    places = np.broadcast_to(np.arange(width), values.shape)
+    whole = width // _BLOCK
+    if whole > count:
+        # The greatest `count` stand in the `count` blocks of the greatest maxima, or in the rest after the last block.
+        # Partitioning whole rows takes twice as long, and a hundred times where constraints made half of them equal.
+        maxima = np.maximum.reduceat(values[:, : whole * _BLOCK], np.arange(whole) * _BLOCK, axis=1)
+        blocks = np.argpartition(maxima, whole - count, axis=1)[:, whole - count :]
+        inside = (blocks[:, :, None] * _BLOCK + np.arange(_BLOCK)).reshape(rows, -1)
+        places = np.concatenate([inside, places[:, whole * _BLOCK :]], axis=1)
     found = np.take_along_axis(values, places, axis=1)
-    order = np.argsort(-found, axis=1, kind="stable")
+    order = np.argsort(-found, axis=1, kind="stable")[:, :count]
     return np.take_along_axis(found, order, axis=1), np.take_along_axis(places, order, axis=1)
 
 
