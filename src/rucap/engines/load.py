@@ -27,8 +27,6 @@ def load_engine(
     if precision == "int8" or threads is not None:
         raise OptionError("the torch engine takes neither int8 nor threads: leave them out, or take the onnx engine")
     from rucap.engines.torch import TorchEngine
-    from rucap.network.prefix_captioner import PrefixCaptioner, load_weights
+    from rucap.network.prefix_captioner import load_network
 
-    network = PrefixCaptioner(folder.config)
-    load_weights(network, folder.weights_file)
-    return TorchEngine(network, device)
+    return TorchEngine(load_network(folder.config, folder.weights_file), device)
