@@ -138,8 +138,8 @@ def test_limits_on_words(captioner, photos):
 
 
 def test_begin(captioner, photos):
-    for caption in captioner.caption(photos[:4], begin="Это большая"):
-        assert caption.text.startswith("Это большая")
+    for caption in captioner.caption(photos, begin="Это большая"):
+        assert caption.text.startswith("Это большая ")
     with pytest.raises(OptionError, match="no room"):
         captioner.caption(photos[0], begin="собака " * 70)
 

@@ -45,7 +45,7 @@ class CaptionOptions(WritingOptions, total=False):
     detail: Detail | None
     """A level of detail that the model has learnt; None for its usual captions."""
     begin: str
-    """How every caption begins, say "На фото"."""
+    """How every caption begins, say "На фото"; at least a word more is written, unless `min_words` says otherwise."""
 
 
 def generation_settings(
@@ -62,7 +62,8 @@ def generation_settings(
         raise OptionError(f"num_captions is {count}: give 1 or more")
     beams = options.get("beams", 1 if sample else max(defaults.beams, count))
     begin_tokens = tuple(prompts.text_tokens(tokenizer, folder.config.prompts, begin)) if begin else ()
-    min_words, max_words = options.get("min_words", 0), options.get("max_words")
+    begun = len(begin.split())
+    min_words, max_words = options.get("min_words", begun and begun + 1), options.get("max_words")
     word_starts = np.zeros(vocabulary, dtype=bool)
     word_starts[: len(tokenizer)] = tokenizer.word_starts
     return GenerationSettings(
