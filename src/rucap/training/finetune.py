@@ -6,6 +6,8 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from rucap.data.records import Record, read_records
 from rucap.errors import DataError
 from rucap.model.config import write_config
@@ -58,7 +60,7 @@ def finetune(
     config = TrainingConfig((str(data),), model, (stage,), views=views, evaluations=6)
     writer = Writer(folder.tokenizer, model.prompts, folder.hints)
     run_stages(network, writer, config, {data.stem: records}, output, cache_folder, report)
-    save_weights(network, output / "model.safetensors")
+    save_weights(network, output / "model.safetensors", torch.float16)
     return output
 
 

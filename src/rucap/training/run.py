@@ -44,7 +44,7 @@ def train(config: TrainingConfig, base: Path, output: Path, cache_folder: Path, 
     torch.manual_seed(config.seed)
     network = fresh_network(config.model)
     run_stages(network, writer, config, sources, output, cache_folder, report)
-    save_weights(network, output / "model.safetensors")
+    save_weights(network, output / "model.safetensors", torch.float16)
     return output
 
 
