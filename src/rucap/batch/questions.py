@@ -40,8 +40,8 @@ def _item(line: bytes, path: Path, number: int) -> Item:
     except (ValueError, RecursionError):
         row = None
     if not isinstance(row, dict) or not all(isinstance(row.get(name), str) for name in ("image", "question")):
-        reason = 'a JSON object with the texts "image" and "question" is expected'
-        return Item({"line": number, "error": f"{path}:{number}: {reason}"})
+        error = f'{path}:{number}: a JSON object with the texts "image" and "question" is expected'
+        return Item({"line": number, "error": error})
     image = row["image"]
     is_url = re.match(r"https?://", image, re.IGNORECASE)
     source = image if is_url else os.path.join(path.parent, image)

@@ -1,0 +1,5 @@
+"""`python -m rucap`: the command line."""
+
+from rucap.cli import main
+
+main()
