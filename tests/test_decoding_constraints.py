@@ -219,6 +219,12 @@ def test_a_stop_rule_ends_a_sequence_after_the_token_that_met_it(mode):
     assert engine.steps[0] == 2 * engine.steps[-1]
 
 
+def test_all_beams_go_on_where_many_end_tokens_are_likelier():
+    logits = np.linspace(0, 5, 20)
+    _, engine = write([logits], beams=3, end_tokens=tuple(range(12, 20)), max_tokens=2)
+    assert engine.steps == [3]
+
+
 def test_an_empty_batch():
     assert write(np.zeros((0, VOCABULARY)))[0] == []
 
