@@ -2,8 +2,10 @@ import io
 import struct
 import sys
 import threading
+import time
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -57,6 +59,12 @@ def test_orientation_is_undone(orientation, kind):
 def test_broken_metadata_leaves_the_photo_as_it_lies():
     exif = b"Exif\0\0II*\0" + struct.pack("<I", 8) + struct.pack("<H", 500) + b"\x12\x01\x03"
     assert open_photo(encode(CAT, "JPEG", exif=exif)).size == CAT.size
+    exif = b"Exif\0\0neither II nor MM"
+    image, other = CAT.copy(), CAT.copy()  # Pillow raises once an image, then says that there is no metadata
+    image.info["exif"] = other.info["exif"] = exif
+    with pytest.raises(SyntaxError):
+        other.getexif()
+    assert open_photo(image).size == CAT.size
 
 
 # Colour modes
@@ -182,9 +190,14 @@ def test_formats(kind):
     assert difference(open_photo(encode(CAT, kind)), CAT) < 8
 
 
-@pytest.mark.skipif(not features.check("avif"), reason="this Pillow is built without AVIF")
+@pytest.mark.skipif("avif" not in features.modules or not features.check("avif"), reason="a Pillow without AVIF")
 def test_avif():
     assert difference(open_photo(encode(CAT, "AVIF")), CAT) < 8
+
+
+def test_avif_that_cannot_be_read_says_what_may_help():
+    with pytest.raises(ImageError, match="pip install -U pillow"):
+        open_photo(b"\0\0\0\x1cftypavif" + b"\0" * 100)
 
 
 def heic(image: Image.Image, **options) -> bytes:
@@ -312,27 +325,44 @@ def test_warnings_are_silent_here_and_nowhere_else():
         assert [str(w.message) for w in caught] == ["mine"]
 
 
+def test_two_threads_do_not_mix_up_the_warning_filters(monkeypatch):
+    second_inside, first_done, opened, original = threading.Event(), threading.Event(), [], Image.open
+
+    def slow_open(*arguments, **options):
+        opened.append(None)
+        if len(opened) == 1:
+            second_inside.wait(0.3)
+        else:
+            second_inside.set()
+            first_done.wait(0.3)
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(Image, "open", slow_open)
+    encoded, filters = encode(CAT), list(warnings.filters)
+    first = threading.Thread(target=lambda: (open_photo(encoded), first_done.set()))
+    second = threading.Thread(target=open_photo, args=(encoded,))
+    first.start()
+    while not opened:
+        time.sleep(0.001)
+    second.start()
+    first.join()
+    second.join()
+    assert len(opened) == 2
+    assert warnings.filters == filters
+
+
 def test_many_threads_at_once():
     sources = [encode(CAT, kind) for kind in ("JPEG", "PNG", "TIFF", "GIF")] + [b"junk"]
     expected = [open_photo(source).tobytes() for source in sources[:-1]] + [None]
-    filters, failures = list(warnings.filters), []
 
-    def work(start: int) -> None:
-        for i in range(start, start + 40):
-            try:
-                result = open_photo(sources[i % 5]).tobytes()
-            except ImageError:
-                result = None
-            if result != expected[i % 5]:
-                failures.append(i)
+    def work(i: int) -> bytes | None:
+        try:
+            return open_photo(sources[i % 5]).tobytes()
+        except ImageError:
+            return None
 
-    threads = [threading.Thread(target=work, args=(start,)) for start in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
-    assert warnings.filters == filters
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(work, range(200))) == expected * 40
 
 
 # Any bytes at all

@@ -79,6 +79,7 @@ def test_arrays(dtype):
 def test_arrays_are_rounded_and_may_be_views():
     assert open_photo(np.full((1, 1), 0.5)).getpixel((0, 0)) == (128, 128, 128)
     assert open_photo(np.full((1, 1), 32768, np.uint16)).getpixel((0, 0)) == (128, 128, 128)
+    assert open_photo(np.full((1, 1), 200, np.uint16)).getpixel((0, 0)) == (1, 1, 1)
     assert open_photo(np.full((1, 1), 1 + 1e-6)).getpixel((0, 0)) == (255, 255, 255)
     ramp = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
     assert open_photo(ramp[:, ::-1]).getpixel((0, 0)) == (9, 10, 11)

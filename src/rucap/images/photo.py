@@ -12,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -25,7 +26,8 @@ from rucap.images.source import Source, describe, read_source
 from rucap.images.wording import detail
 
 # Only what photos come in: of Pillow's other readers some start programs (EPS), which is nothing for strangers' files.
-_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "JPEG2000", "PPM")
+_AVIF = ("AVIF",) if find_spec("PIL.AvifImagePlugin") else ()  # since Pillow 11.3
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "JPEG2000", "PPM", *_AVIF)
 _PHOTO_NAME = re.compile(
     r"[^.].*\.(jpe?g|jpe|jfif|mpo|a?png|webp|avif|hei[cf]|hif|gif|tiff?|bmp|jp2|p[gp]m)", re.IGNORECASE | re.DOTALL
 )

@@ -71,8 +71,6 @@ def _read_file(path: str | os.PathLike[str], name: str, limits: Limits) -> bytes
         if os.path.isdir(path):
             raise ImageError(f"{name}: a folder, not a photo; give the photos in it")
         with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size > limits.max_bytes:
-                raise too_large(name, limits)
             return read_within(file.read, name, limits)
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file; check the path") from None
