@@ -221,6 +221,7 @@ def test_a_stop_rule_ends_a_sequence_after_the_token_that_met_it(mode):
 
 def test_all_beams_go_on_where_many_end_tokens_are_likelier():
     logits = np.linspace(0, 5, 20)
+    logits[0] = 6
     _, engine = write([logits], beams=3, end_tokens=tuple(range(12, 20)), max_tokens=2)
     assert engine.steps == [3]
 
