@@ -138,7 +138,10 @@ class FeatureCache:
 
     def _pixels(self, digest: str, path: Path, number: int, failures: dict[str, str]) -> npt.NDArray[np.float32] | None:
         try:
-            return preprocess(apply(view_of(number, digest), open_photo(path)), self.preprocessing)
+            view = view_of(number, digest)
+            # The whole photo is opened as captioning opens it; a crop leaves fewer pixels, so more are decoded.
+            target = self.preprocessing.size if view.whole else 2 * self.preprocessing.size
+            return preprocess(apply(view, open_photo(path, target=target)), self.preprocessing)
         except ImageError as error:
             failures[str(path)] = str(error)
             return None

@@ -25,6 +25,11 @@ class View:
     contrast: float = 1.0
     saturation: float = 1.0
 
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is cut off."""
+        return self.box == (0.0, 0.0, 1.0, 1.0)
+
 
 def view_of(number: int, digest: str) -> View:
     """View 0 is the whole photo, 1 its mirror image, the others crops of 60 to 100 % of the area.
@@ -45,10 +50,9 @@ def view_of(number: int, digest: str) -> View:
 def apply(view: View, photo: Image.Image) -> Image.Image:
     """The photo as the view shows it."""
     width, height = photo.size
-    left, top, right, bottom = view.box
-    box = (round(left * width), round(top * height), round(right * width), round(bottom * height))
-    if box != (0, 0, width, height):
-        photo = photo.crop(box)
+    if not view.whole:
+        left, top, right, bottom = view.box
+        photo = photo.crop((round(left * width), round(top * height), round(right * width), round(bottom * height)))
     if view.mirrored:
         photo = ImageOps.mirror(photo)
     for enhancer, factor in (
