@@ -67,3 +67,11 @@ def test_broken_line_is_named(tmp_path, line):
 def test_missing_file(tmp_path):
     with pytest.raises(ModelError, match="no such file"):
         Hints.from_file(tmp_path / "labels.tsv", HintsConfig("labels.tsv", 4))
+
+
+def test_sure_names_are_marked_and_improbable_ones_left_out():
+    scores = np.log(np.array([[0.6, 0.02, 0.08, 0.001, 0.299]], dtype=np.float32))
+    config = HintsConfig("labels.tsv", 4, least=0.05, sure=0.5)
+    assert Hints(LABELS, config).texts(scores) == ["корги!, палатка, собака"]
+    flat = np.zeros((1, len(LABELS)), dtype=np.float32)
+    assert Hints(LABELS, HintsConfig("labels.tsv", 4, least=0.9, sure=0.5)).texts(flat) == ["корги; собака"]

@@ -85,6 +85,11 @@ class HintsConfig:
     count: int
     template: str = "{names}; {general}"
     separator: str = ", "
+    least: float = 0.0
+    """A name less probable than this is left out, unless it is the first."""
+    sure: float = 1.0
+    """A name more probable than this is marked with `mark`, so that the language model can tell what to rely on."""
+    mark: str = "!"
 
 
 @dataclass(frozen=True)

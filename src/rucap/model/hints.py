@@ -50,17 +50,21 @@ class Hints:
         """The hint of each photo, for label logits [batch, labels]. Raises ModelError when the widths differ."""
         if logits.ndim != 2 or logits.shape[1] != len(self.labels):
             raise ModelError(f"{len(self.labels)} labels do not fit label logits of shape {list(logits.shape)}")
-        return [self._text(ranked) for ranked in np.argsort(-logits, axis=1, kind="stable")]
+        exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return [self._text(of_photo) for of_photo in exponents / exponents.sum(axis=1, keepdims=True)]
 
-    def _text(self, ranked: npt.NDArray[np.int64]) -> str:
-        names: list[str] = []
-        for index in ranked:  # several classes may share a Russian name
-            if len(names) == self.config.count:
+    def _text(self, probabilities: npt.NDArray[np.float32]) -> str:
+        ranked = np.argsort(-probabilities, kind="stable")
+        names: dict[str, str] = {}  # several classes may share a Russian name
+        for index in ranked:
+            probability = probabilities[index]
+            if len(names) == self.config.count or (names and probability < self.config.least):
                 break
-            if (name := self.labels[index][0]) not in names:
-                names.append(name)
+            name = self.labels[index][0]
+            names.setdefault(name, name + self.config.mark if probability > self.config.sure else name)
         general = self.labels[ranked[0]][1]
         if general in names:
             general = ""
-        text = self.config.template.replace("{names}", self.config.separator.join(names)).replace("{general}", general)
+        joined = self.config.separator.join(names.values())
+        text = self.config.template.replace("{names}", joined).replace("{general}", general)
         return text.strip(_EDGES)
