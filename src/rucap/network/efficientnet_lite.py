@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rucap.network.vision_encoder import VisionEncoder
+
 STAGES = (  # repeats, kernel, stride, expansion, output channels: Lite2's width 1.1 and depth 1.2 applied
     (1, 3, 1, 1, 16),
     (3, 3, 2, 6, 24),
@@ -88,11 +90,15 @@ class Tail(nn.Module):
         return grid.flatten(2).transpose(1, 2)
 
 
-class EfficientNetLite(nn.Module):
+class EfficientNetLite(VisionEncoder):
     """The encoder: `trunk` (frozen), `tail` (gives the mapper its cells), and ImageNet's own tail and classifier.
 
     The classifier keeps a tail as it came from ImageNet, so that tuning `tail` does not blunt the hints.
     """
+
+    frozen = ("stem.", "stages.", "label_tail.", "classifier.")
+    packaged = True
+    labels = CLASSES
 
     def __init__(self) -> None:
         super().__init__()
@@ -113,6 +119,14 @@ class EfficientNetLite(nn.Module):
     def label_logits(self, features: Tensor) -> Tensor:
         """Maps the trunk's output to logits of ImageNet's classes, [batch, 1000]."""
         return self.classifier(self.label_tail(features).mean(1))  # type: ignore[no-any-return]
+
+    def load_packaged(self) -> None:
+        """Loads the ImageNet weights, the tail's among them: a model's own tail is then loaded over it."""
+        load_imagenet_weights(self)
+
+    def load_pretrained(self) -> None:
+        """Loads the ImageNet weights."""
+        load_imagenet_weights(self)
 
 
 def load_imagenet_weights(encoder: EfficientNetLite) -> None:

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rucap.errors import ModelError
 from rucap.model.config import ModelConfig
-from rucap.network.efficientnet_lite import EfficientNetLite, load_imagenet_weights
 from rucap.network.mapper import build_mapper
+from rucap.network.vision_encoder import VisionEncoder, build_encoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
-def build_language_model(config: ModelConfig) -> nn.Module:
-    """A causal language model of transformers, with fresh weights."""
+def build_language_model(config: ModelConfig) -> PreTrainedModel:
+    """A causal language model of transformers, with fresh weights. Raises ModelError when transformers lacks it."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    settings = AutoConfig.for_model(config.language_model.kind, **config.language_model.settings)
-    build: Callable[..., nn.Module] = AutoModelForCausalLM.from_config
-    return build(settings, attn_implementation="sdpa")
+    build: Callable[..., PreTrainedModel] = AutoModelForCausalLM.from_config
+    try:
+        settings = AutoConfig.for_model(config.language_model.kind, **config.language_model.settings)
+        return build(settings, attn_implementation="sdpa")
+    except Exception as error:  # its configurations check themselves, with errors of their own kind
+        raise ModelError(f"config.json: language_model: transformers cannot build it: {error}") from None
 
 
 class PrefixCaptioner(nn.Module):
@@ -31,7 +39,7 @@ class PrefixCaptioner(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = EfficientNetLite()
+        self.encoder: VisionEncoder = build_encoder(config.encoder)
         self.mapper = build_mapper(
             config.mapper, config.encoder.width, config.encoder.cells, config.language_model.width
         )
@@ -50,28 +58,44 @@ class PrefixCaptioner(nn.Module):
         labels = self.encoder.label_logits(features) if self.config.hints else None
         return self.prefix(features), labels
 
+    def is_frozen(self, name: str) -> bool:
+        """Whether training leaves the tensor of this name alone."""
+        return name.startswith("encoder.") and name.removeprefix("encoder.").startswith(self.encoder.frozen)
+
+    def is_packaged(self, name: str) -> bool:
+        """Whether the tensor of this name stays as the encoder's package has it, and is not written with each model."""
+        return self.encoder.packaged and self.is_frozen(name)
+
 
 PACKAGED = ("encoder.stem.", "encoder.stages.", "encoder.label_tail.", "encoder.classifier.")
-"""Tensors that stay as the encoder's own package has them: they are not written again with each model."""
+"""The bundled model's frozen tensors; `PrefixCaptioner.is_frozen` tells of any model."""
 
 
 def save_weights(network: PrefixCaptioner, path: Path, dtype: torch.dtype = torch.float32) -> None:
-    """Writes what training changes as safetensors in `dtype`, under a temporary name first; tied tensors once."""
+    """Writes all but the packaged tensors as safetensors in `dtype`, under a temporary name first; tied ones once."""
     seen: set[tuple[int, torch.Size]] = set()
     tensors = {}
     for name, tensor in network.state_dict().items():
         key = (tensor.data_ptr(), tensor.shape)
-        if key not in seen and not name.startswith(PACKAGED):
+        if key not in seen and not network.is_packaged(name):
             seen.add(key)
-            tensors[name] = tensor.to(dtype).contiguous()
+            tensors[name] = tensor
+    write_tensors(tensors, path, dtype)
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Writes tensors as safetensors in `dtype`, under a temporary name first."""
     partial = path.with_name(path.name + ".part")
-    save_file(tensors, partial)
+    save_file({name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}, partial)
     partial.replace(path)
 
 
 def load_weights(network: PrefixCaptioner, path: Path) -> None:
     """Loads safetensors written by `save_weights`. Raises ModelError naming a missing, extra or misshaped tensor."""
-    tensors = load_file(path)
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: cannot be read as safetensors: {error}") from None
     wanted = network.state_dict()
     for name, tensor in tensors.items():
         if name not in wanted:
@@ -81,20 +105,21 @@ def load_weights(network: PrefixCaptioner, path: Path) -> None:
             raise ModelError(f"{path}: the tensor {name} has the shape {shapes}; config.json may be of another model")
     loaded = {wanted[name].data_ptr() for name in tensors}
     for name, tensor in wanted.items():
-        if tensor.data_ptr() not in loaded and not name.startswith(PACKAGED):
+        if tensor.data_ptr() not in loaded and not network.is_packaged(name):
             raise ModelError(f"{path}: the tensor {name} is missing; the file may be of another model")
     network.load_state_dict(tensors, strict=False)
 
 
 def fresh_network(config: ModelConfig) -> PrefixCaptioner:
-    """A captioner to be trained: the encoder as its package has it, all else random."""
+    """A captioner to be trained: the encoder pretrained, all else random. Raises ModelError as the encoder does."""
     network = PrefixCaptioner(config)
-    load_imagenet_weights(network.encoder)
+    network.encoder.load_pretrained()
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def load_network(config: ModelConfig, weights: Path) -> PrefixCaptioner:
     """A trained captioner, in evaluation mode. Raises ModelError as `load_weights` does."""
-    network = fresh_network(config)
+    network = PrefixCaptioner(config)
+    network.encoder.load_packaged()
     load_weights(network, weights)
-    return network.eval()
+    return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
