@@ -22,6 +22,7 @@ from rucap.model.hints import Hints
 from rucap.model.names import named_models
 from rucap.model.tokenizer import Tokenizer
 
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 Part = Literal["encoder", "decoder"]
 Precision = Literal["int8", "float32"]
 SUFFIXES: dict[str, str] = {"int8": ".int8.onnx", "float32": ".onnx"}
@@ -88,7 +89,8 @@ def bundled(name: str) -> Path | None:
 def find_model(model: str | PathLike[str]) -> Path:
     """The folder of a model by path, bundled name, table name or hub id, in this order.
 
-    Raises ModelError saying what to fetch and where to put it when it is not on this machine.
+    The last two are fetched the first time (see `hub.fetch`). Raises ModelError saying what to fetch and where to put
+    it when the hub cannot be reached.
     """
     path = Path(model).expanduser()
     if (path / "config.json").is_file():
@@ -98,16 +100,13 @@ def find_model(model: str | PathLike[str]) -> Path:
         return inside
     if not isinstance(model, str) or path.exists():
         raise ModelError(f"{path}: not a model folder: it holds no config.json")
-    if name in named_models():
-        row = named_models()[name]
-        if not row.sources:
-            raise ModelError(f"{name}: this installation lacks its files; reinstall rucap")
-        parts = ", ".join(f"{source} ({part})" for part, source in row.sources.items())
-        raise ModelError(f"{name}: not on this machine; fetch {parts} from the hub, import them, and give the folder")
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        raise ModelError(
-            f"{name}: not on this machine; fetch it with `hf download {name} --local-dir DIR` and give DIR"
-        )
+    row = named_models().get(name)
+    if row and not row.sources:
+        raise ModelError(f"{name}: this installation lacks its files; reinstall rucap")
+    if row or HUB_ID.fullmatch(name):
+        from rucap.model.hub import fetch
+
+        return fetch(name)
     known = ", ".join(named_models())
     raise ModelError(f"{name}: no such folder and no model of that name; names are: {known}")
 

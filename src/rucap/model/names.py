@@ -22,6 +22,8 @@ class NamedModel:
     licence: str
     sources: dict[str, str]
     """Part of the model -> hub id; empty for a model inside the package."""
+    checkpoint: str = ""
+    """The file of the captioner's weights among those of its hub id."""
 
 
 @cache

@@ -67,10 +67,6 @@ class PrefixCaptioner(nn.Module):
         return self.encoder.packaged and self.is_frozen(name)
 
 
-PACKAGED = ("encoder.stem.", "encoder.stages.", "encoder.label_tail.", "encoder.classifier.")
-"""The bundled model's frozen tensors; `PrefixCaptioner.is_frozen` tells of any model."""
-
-
 def save_weights(network: PrefixCaptioner, path: Path, dtype: torch.dtype = torch.float32) -> None:
     """Writes all but the packaged tensors as safetensors in `dtype`, under a temporary name first; tied ones once."""
     seen: set[tuple[int, torch.Size]] = set()
