@@ -20,7 +20,7 @@ class StageConfig:
     batch: int
     learning_rate: float
     encoder_rate: float = 0.0
-    """The learning rate of the encoder's tail as a share of `learning_rate`; 0 leaves the tail as it is."""
+    """The learning rate of the encoder's own last stages as a share of `learning_rate`; 0 leaves them as they are."""
     warmup: float = 0.03
     """The share of steps in which the learning rate rises to its full height; a cosine follows."""
     weight_decay: float = 0.05

@@ -26,7 +26,7 @@ import torch
 from rucap.errors import DataError, ImageError
 from rucap.images import open_photo, preprocess
 from rucap.model.config import Preprocessing
-from rucap.network.efficientnet_lite import EfficientNetLite
+from rucap.network.vision_encoder import VisionEncoder
 from rucap.training.views import apply, view_of
 
 Halves = npt.NDArray[np.float16]
@@ -44,11 +44,11 @@ def digest_of(path: Path) -> str:
         ) from None
 
 
-def encoder_key(encoder: EfficientNetLite, preprocessing: Preprocessing) -> str:
+def encoder_key(encoder: VisionEncoder, preprocessing: Preprocessing) -> str:
     """A digest of all that decides the features: the frozen weights and the preprocessing."""
     digest = hashlib.sha256(json.dumps(asdict(preprocessing), sort_keys=True).encode())
     for name, tensor in encoder.state_dict().items():
-        if not name.startswith("tail."):
+        if name.startswith(encoder.frozen):
             digest.update(name.encode())
             digest.update(tensor.detach().numpy().tobytes())
     return digest.hexdigest()[:16]
@@ -84,8 +84,9 @@ class ViewFile:
     def map(self) -> tuple[Halves, Halves]:
         """All features and all label logits, memory-mapped for reading."""
         features = np.memmap(self.folder / "features", np.float16, "r", shape=(self.count, *self.feature_shape))
-        labels = np.memmap(self.folder / "labels", np.float16, "r", shape=(self.count, self.labels))
-        return features, labels
+        if not self.labels:  # an empty file cannot be mapped
+            return features, np.zeros((self.count, 0), np.float16)
+        return features, np.memmap(self.folder / "labels", np.float16, "r", shape=(self.count, self.labels))
 
 
 @contextmanager
@@ -100,12 +101,12 @@ def _open_at(path: Path, offset: int) -> Iterator[IO[bytes]]:
 class FeatureCache:
     """Features of photos by content: `fill` computes what is missing, `read` finds rows."""
 
-    def __init__(self, folder: Path, encoder: EfficientNetLite, preprocessing: Preprocessing, views: int) -> None:
+    def __init__(self, folder: Path, encoder: VisionEncoder, preprocessing: Preprocessing, views: int) -> None:
         self.encoder, self.preprocessing = encoder, preprocessing
         self.folder = folder / encoder_key(encoder, preprocessing)
         with torch.inference_mode():
             probe = encoder.trunk(torch.zeros(1, 3, preprocessing.size, preprocessing.size))
-        shape, labels = tuple(probe.shape[1:]), encoder.classifier.out_features
+        shape, labels = tuple(probe.shape[1:]), encoder.labels
         self.views = [ViewFile(self.folder / f"view-{number}", shape, labels) for number in range(views)]
         self._maps: list[tuple[Halves, Halves] | None] = [None] * views
 
@@ -151,7 +152,10 @@ class FeatureCache:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=_bfloat16_is_fast()):
             features = self.encoder.trunk(batch)
             labels = self.encoder.label_logits(features)
-        return features.float().numpy().astype(np.float16), labels.float().numpy().astype(np.float16)
+        halves = features.float().numpy().astype(np.float16)
+        if labels is None:
+            return halves, np.zeros((len(halves), 0), np.float16)
+        return halves, labels.float().numpy().astype(np.float16)
 
     def has(self, digest: str, view: int) -> bool:
         """Whether this view of the photo is cached."""

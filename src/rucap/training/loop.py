@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 
-from rucap.network.prefix_captioner import PACKAGED, PrefixCaptioner, save_weights
+from rucap.network.prefix_captioner import PrefixCaptioner, save_weights
 from rucap.training.config import StageConfig
 from rucap.training.examples import Example, Examples
 from rucap.training.progress import Progress
@@ -99,10 +99,10 @@ def parameter_groups(network: PrefixCaptioner, stage: StageConfig) -> list[dict[
     """The optimiser's groups; parameters that this stage leaves alone get no gradient. No decay on vectors."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
-        tail = name.startswith("encoder.tail.")
-        parameter.requires_grad = not name.startswith(PACKAGED) and not (tail and stage.encoder_rate == 0)
+        of_encoder = name.startswith("encoder.")
+        parameter.requires_grad = not network.is_frozen(name) and not (of_encoder and stage.encoder_rate == 0)
         if parameter.requires_grad:
-            rate = stage.learning_rate * (stage.encoder_rate if tail else 1.0)
+            rate = stage.learning_rate * (stage.encoder_rate if of_encoder else 1.0)
             decay = stage.weight_decay if parameter.dim() > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
