@@ -1,4 +1,4 @@
-"""Models from the hub, with the hub played by local folders: fetched once, whole or not at all, one process at a time."""
+"""Models from the hub, played here by local folders: fetched once, whole or not at all, one process at a time."""
 
 import json
 import os
@@ -129,7 +129,7 @@ def test_cache_folder(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def parts(remote):
+def parts(remote, monkeypatch, request):
     """The parts of clip-rugpt3-small, tiny, under their ids."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("transformers")
@@ -142,6 +142,9 @@ def parts(remote):
     (remote.root / row.sources["captioner weights"]).mkdir(parents=True)
     write_checkpoint(remote.root / row.sources["captioner weights"] / row.checkpoint, gpt, old_buffers=True)
     (remote.root / row.sources["language model"] / "pytorch_model.bin").write_bytes(b"large, and not needed")
+    # Graphs are the exporter's, with tests of its own: here one test, with the onnx engine, lets it run.
+    if "onnx" not in request.node.name:
+        monkeypatch.setattr(hub, "_export", lambda folder, say: None)
     return row
 
 
@@ -167,6 +170,8 @@ def test_named_model_captions_and_answers(remote, parts, engine):
 
     from rucap import Captioner
 
+    if engine == "onnx":
+        pytest.importorskip("rucap.export.export")
     captioner = Captioner("clip-rugpt3-small", engine=engine)
     photo = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
     assert isinstance(captioner.caption(photo).text, str)

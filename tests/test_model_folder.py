@@ -97,6 +97,11 @@ def test_bundled_name_before_a_folder_that_is_no_model(tmp_path, monkeypatch):
 
 
 def test_what_is_not_here_says_what_to_do(tmp_path, monkeypatch):
+    def offline(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
+    monkeypatch.setenv("RUCAP_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelError, match="AlexWortega/ruImagecaptioning"):
         find_model("clip-rugpt3-small")
