@@ -116,7 +116,7 @@ def test_language_is_the_locale_s(monkeypatch, environment, expected):
     assert messages.language.__wrapped__() == expected
 
 
-@pytest.mark.parametrize("command", ["", "caption", "ask", "classify", "models", "train", "evaluate", "export"])
+@pytest.mark.parametrize("command", ["", "caption", "ask", "classify", "models", "train", "evaluate", "export", "push"])
 def test_help_is_all_in_russian(command):
     code = "import sys; from rucap.cli import main; sys.argv[0] = 'rucap'; main()"
     environment = {**os.environ, "LC_ALL": "ru_RU.UTF-8", "PYTHONIOENCODING": "utf-8"}

@@ -10,6 +10,7 @@ import click
 from rucap.cli.describe import ask, caption, classify
 from rucap.cli.messages import say, translated
 from rucap.cli.models import models
+from rucap.cli.publish import push
 from rucap.cli.workshop import evaluate, export, train
 from rucap.errors import OptionError, RucapError
 
@@ -62,5 +63,5 @@ def app() -> None:
     """The text is in `help`, in the reader's language."""
 
 
-for command in (caption, ask, classify, models, train, evaluate, export):
+for command in (caption, ask, classify, models, train, evaluate, export, push):
     app.add_command(command)
