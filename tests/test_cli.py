@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 import signal
@@ -12,7 +13,6 @@ from PIL import Image
 
 from rucap.cli import messages, rows
 from rucap.cli.app import run
-from rucap.cli.workshop import cache_folder
 from rucap.model.config import Calibration
 from toy_cli import use_toy_engine
 from toy_model import SIZE, write_folder
@@ -133,7 +133,7 @@ def test_a_missing_model_is_one_line(capsys):
 def test_unsure_captions_are_left_out(rucap):
     _, found, _ = rucap("caption", ".")
     confidences = sorted({row["confidence"] for row in found})
-    _, limit = max((b - a, (a + b) / 2) for a, b in zip(confidences, confidences[1:], strict=False))
+    _, limit = max((b - a, (a + b) / 2) for a, b in itertools.pairwise(confidences))
     code, kept, _ = rucap("caption", "--min-confidence", limit, ".")
     assert code == 0
     for row, all_ in zip(kept, found, strict=True):
@@ -296,15 +296,3 @@ def test_a_missing_extra_is_one_line(rucap, capsys, monkeypatch, tmp_path):
     assert run(["train", str(tmp_path / "config.json")]) == 1
     said = capsys.readouterr().err
     assert 'pip install "rucap[train]"' in said and said.count("\n") == 1
-
-
-def test_cache_folder(monkeypatch, tmp_path):
-    for name in ("RUCAP_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    assert cache_folder() == tmp_path / ".cache" / "rucap"
-    monkeypatch.setenv("XDG_CACHE_HOME", "/var/cache/me")
-    assert cache_folder() == Path("/var/cache/me/rucap")
-    monkeypatch.setenv("RUCAP_CACHE", "/data/rucap")
-    assert cache_folder() == Path("/data/rucap")

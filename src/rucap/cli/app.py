@@ -11,7 +11,7 @@ from rucap.cli.describe import ask, caption, classify
 from rucap.cli.messages import say, translated
 from rucap.cli.models import models
 from rucap.cli.publish import push
-from rucap.cli.workshop import evaluate, export, train
+from rucap.cli.workshop import calibrate, evaluate, export, train
 from rucap.errors import OptionError, RucapError
 
 FAILED, BAD_USAGE, INTERRUPTED = 1, 2, 130
@@ -63,5 +63,5 @@ def app() -> None:
     """The text is in `help`, in the reader's language."""
 
 
-for command in (caption, ask, classify, models, train, evaluate, export, push):
+for command in (caption, ask, classify, models, train, evaluate, export, calibrate, push):
     app.add_command(command)

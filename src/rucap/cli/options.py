@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from rucap.cli.messages import say
+from rucap.errors import RucapError
 
 if TYPE_CHECKING:
     from rucap.captioner import Captioner
@@ -69,6 +71,18 @@ def open_captioner(model: str, precision: Any, threads: int | None) -> Captioner
     from rucap.captioner import Captioner
 
     return Captioner(model, precision=precision, threads=threads)
+
+
+@contextmanager
+def workshop() -> Iterator[None]:
+    """Around what needs the `train` extra: a package that is missing becomes one line that says what to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        name = (error.name or "").partition(".")[0]
+        if name == "rucap":
+            raise
+        raise RucapError(say("extra", name=name)) from None
 
 
 def option(*flags: str, **settings: Any) -> Callable[[Function], Function]:  # noqa: ANN401

@@ -1,19 +1,17 @@
-"""`rucap train`, `rucap evaluate` and `rucap export`: the commands that need the `train` extra."""
+"""`rucap train`, `evaluate`, `export` and `calibrate`: the commands that need the `train` extra."""
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from rucap.cli.messages import language, say
-from rucap.cli.options import COUNT, open_captioner, option
-from rucap.errors import DataError, RucapError
+from rucap.cli.options import COUNT, open_captioner, option, workshop
+from rucap.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,10 +34,11 @@ def train(config: Path, base: str | None, trained: Path | None, cache: Path | No
     if (base is not None) != (config.suffix == ".jsonl"):
         raise click.UsageError(say("train.usage"))
     output = trained or Path(f"{config.stem}-model")
-    cache = cache or cache_folder() / "features"
-    with _workshop():
+    with workshop():
+        from rucap.model.hub import cache_folder
         from rucap.training.progress import Progress
 
+        cache = cache or cache_folder() / "features"
         if base is not None:
             from rucap.model.folder import find_model
             from rucap.training.finetune import finetune
@@ -76,15 +75,13 @@ def evaluate(
     as_json: bool,
 ) -> int:
     """Scores a model on a data set."""
-    with _workshop():
+    with workshop():
         from rucap.data.records import read_records
         from rucap.evaluation.evaluate import evaluate as run_evaluation
 
         captioner = open_captioner(model, precision, None)
         records = read_records(data)
-        chosen = [record for record in records if record.split == split][:limit]
-        if not chosen:
-            raise DataError(f"{data}: no photo of the split {split!r}; look at the splits in the file")
+        chosen = _of_split(records, data, split)[:limit]
         train = [record for record in records if record.split == "train"]
         features = (_features(captioner, chosen), _features(captioner, train)) if train and neighbour else None
         found = run_evaluation(
@@ -107,33 +104,32 @@ def evaluate(
 @click.argument("folder", type=_FOLDER, metavar=say("metavar.folder"))
 def export(folder: Path) -> int:
     """Writes a trained model's graphs."""
-    with _workshop():
+    with workshop():
         from rucap.export.export import export_model
 
         print(export_model(folder))
     return 0
 
 
-def cache_folder() -> Path:
-    """Where what can be made again is kept: RUCAP_CACHE, or rucap in the user's folder for caches."""
-    if given := os.environ.get("RUCAP_CACHE"):
-        return Path(given)
-    if given := os.environ.get("XDG_CACHE_HOME"):
-        return Path(given) / "rucap"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "rucap" / "cache"
-    return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "rucap"
+@click.command(help=say("calibrate"), options_metavar=say("metavar.options"))
+@click.argument("folder", type=_FOLDER, metavar=say("metavar.folder"))
+@click.argument("data", type=_FOLDER, nargs=-1, required=True, metavar=say("metavar.data_sets"))
+@option("--split", "split", default="dev", show_default=True, metavar=say("metavar.split"))
+def calibrate(folder: Path, data: tuple[Path, ...], split: str) -> int:
+    """Fits how sure a model says it is."""
+    with workshop():
+        from rucap.data.records import read_records
+        from rucap.training.calibrate import calibrate as fit
+
+        fit(folder, [record for path in data for record in _of_split(read_records(path), path, split)])
+    return 0
 
 
-@contextmanager
-def _workshop() -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        name = (error.name or "").partition(".")[0]
-        if name == "rucap":
-            raise
-        raise RucapError(say("extra", name=name)) from None
+def _of_split(records: Sequence[Record], data: Path, split: str) -> list[Record]:
+    found = [record for record in records if record.split == split]
+    if not found:
+        raise DataError(f"{data}: no photo of the split {split!r}; look at the splits in the file")
+    return found
 
 
 def _features(captioner: Captioner, records: Sequence[Record]) -> npt.NDArray[np.float32]:
