@@ -37,7 +37,7 @@ def write_upload(folder: Path, hub_id: str, output: Path) -> Path:
 
 
 def push(folder: Path, hub_id: str, *, private: bool = False) -> str:
-    """Creates the repository where there is none, uploads the model in one commit, and returns its address.
+    """Creates the repository where there is none, uploads the model, and returns its address.
 
     `private`: the repository is made so; one that is public already is an error. Raises ModelError and OptionError as
     `write_upload` does, RucapError when the user is not logged in or the hub refuses or cannot be reached.
