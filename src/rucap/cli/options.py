@@ -70,7 +70,8 @@ def open_captioner(model: str, precision: Any, threads: int | None) -> Captioner
     """The model. Raises ModelError, OptionError."""
     from rucap.captioner import Captioner
 
-    return Captioner(model, precision=precision, threads=threads)
+    # Threads that wait busily take their cores from those that load photos, and from whatever else the machine does.
+    return Captioner(model, precision=precision, threads=threads, spin=False)
 
 
 @contextmanager
