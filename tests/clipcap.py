@@ -86,7 +86,7 @@ class ClipCaption(nn.Module):
 
     def __init__(self, gpt, kind, prefix_length=PREFIX, features=FEATURES):
         super().__init__()
-        self.gpt, self.prefix_length, width = gpt, prefix_length, gpt.config.n_embd
+        self.gpt, self.prefix_length, width = gpt, prefix_length, gpt.config.hidden_size
         if kind == "mlp":
             flat = prefix_length * width
             self.clip_project = MLP((features, flat // 2, flat))
@@ -96,7 +96,7 @@ class ClipCaption(nn.Module):
             self.clip_project = TransformerMapper(features, width, prefix_length, clip_length=2, layers=2)
 
     def prefix(self, embedding):
-        return self.clip_project(embedding).view(-1, self.prefix_length, self.gpt.config.n_embd)
+        return self.clip_project(embedding).view(-1, self.prefix_length, self.gpt.config.hidden_size)
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from clipcap import (  # noqa: E402
     PREFIX,
     SIZE,
     WIDTH,
+    byte_tokenizer,
     write_checkpoint,
     write_language_model,
     write_preprocessor,
@@ -123,6 +124,32 @@ def test_old_file_format(parts):
     assert_same(imported(path), captioner, vision)
 
 
+def llama(**sizes):
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**sizes))
+
+
+def qwen3(**sizes):
+    return transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**sizes, head_dim=8, tie_word_embeddings=True))
+
+
+@pytest.mark.parametrize("build", [llama, qwen3])
+def test_other_language_models(parts, build):
+    path, _, vision = parts
+    tokenizer = byte_tokenizer()
+    model = build(
+        vocab_size=tokenizer.get_vocab_size(), hidden_size=WIDTH, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.3,
+        bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    ).eval()  # fmt: skip
+    (path / "lm").rename(path / "gpt")
+    model.config.save_pretrained(path / "lm")
+    tokenizer.save(str(path / "lm" / "tokenizer.json"))
+    captioner = write_checkpoint(path / "captioner.pt", model, "linear")
+    folder = imported(path)
+    assert folder.config.language_model.positions == 64
+    assert_same(folder, captioner, vision)
+
+
 def test_normalised_prefix(parts):
     path, gpt, vision = parts
     captioner = write_checkpoint(path / "captioner.pt", gpt)
@@ -177,6 +204,7 @@ def test_nothing_is_left_and_nothing_overwritten(parts):
     write_checkpoint(path / "captioner.pt", gpt)
     imported(path)
     assert not list(path.glob("*.part"))
+    assert (path / "out" / "model.safetensors").stat().st_mode == (path / "out" / "config.json").stat().st_mode
     with pytest.raises(ModelError, match="is there already"):
         imported(path)
     write_checkpoint(path / "bad.pt", gpt, change=lambda state: state.pop("clip_project.model.2.bias"))
@@ -246,6 +274,26 @@ def test_code_is_refused_before_it_runs(tmp_path, new_format):
     assert not marker.exists()
     torch.load(file, weights_only=False)  # the file does what the test says it does
     assert marker.exists()
+
+
+def test_torchscript_is_refused_and_the_way_out_said(tmp_path):
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), tmp_path / "RN50x4.pt")
+    with pytest.raises(ModelError, match=r"RN50x4\.pt: refused: a TorchScript archive.*state_dict"):
+        read_tensors(tmp_path / "RN50x4.pt")
+    torch.save(torch.jit.load(tmp_path / "RN50x4.pt").state_dict(), tmp_path / "tensors.pt")
+    assert read_tensors(tmp_path / "tensors.pt")["weight"].shape == (2, 2)
+
+
+def test_code_in_a_language_models_folder_is_not_run(parts):
+    path, gpt, _ = parts
+    write_checkpoint(path / "captioner.pt", gpt)
+    config = json.loads((path / "lm" / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.Own"}}
+    (path / "lm" / "config.json").write_text(json.dumps(config))
+    (path / "lm" / "own.py").write_text(f"import os; os.mkdir({str(path / 'marker')!r})")
+    with pytest.raises(ModelError, match=r"cannot read its config\.json"):
+        imported(path)
+    assert not (path / "marker").exists()
 
 
 def test_damaged_files(parts):

@@ -1,6 +1,7 @@
 """Vision towers against transformers' own, and OpenAI's ResNet against its definition written with batch norms."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 
@@ -10,8 +11,9 @@ transformers = pytest.importorskip("transformers")
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
-from clipcap import FEATURES, SIZE, write_vision  # noqa: E402
+from clipcap import FEATURES, SIZE, byte_tokenizer, write_vision  # noqa: E402
 from rucap.errors import ModelError  # noqa: E402
+from rucap.importing.labels import label_embeddings  # noqa: E402
 from rucap.importing.vision import read_vision  # noqa: E402
 from rucap.model.config import EncoderConfig, Preprocessing  # noqa: E402
 from rucap.network.vision_encoder import build_encoder  # noqa: E402
@@ -76,6 +78,41 @@ def test_labels_are_scored_by_cosine():
     torch.testing.assert_close(encoder.label_logits(features), expected, atol=1e-3, rtol=1e-5)
     assert encoder.labels == 5
     assert not [name for name in encoder.state_dict() if not name.startswith(encoder.frozen)]
+
+
+def test_labels_of_any_list_by_the_text_half(tmp_path):
+    torch.manual_seed(0)
+    tokenizer = byte_tokenizer()
+    config = transformers.CLIPConfig(
+        text_config={
+            "vocab_size": tokenizer.get_vocab_size(), "hidden_size": 16, "intermediate_size": 8, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "max_position_embeddings": 40, "bos_token_id": 1, "eos_token_id": 2,
+            "pad_token_id": 0,
+        },
+        vision_config={**TINY, "projection_dim": FEATURES}, projection_dim=FEATURES,
+    )  # fmt: skip
+    whole = transformers.CLIPModel(config).eval()
+    whole.save_pretrained(tmp_path)
+    names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(tmp_path)
+    transformers.CLIPImageProcessor(size={"shortest_edge": SIZE}, crop_size=SIZE).save_pretrained(tmp_path)
+
+    texts = ["Собака бежит</s>", "кошка</s>", "человек на диване</s>"]
+    vision = read_vision(tmp_path)
+    config = replace(vision.config, settings={**vision.config.settings, "labels": len(texts)})
+    encoder = encoder_of(replace(vision, config=config))
+    encoder.label_embeddings.copy_(label_embeddings(tmp_path, texts))
+    pixels = torch.randn(2, 3, SIZE, SIZE)
+    scale = 100 / whole.logit_scale.exp()
+    with torch.inference_mode():
+        found = encoder.label_logits(encoder.trunk(pixels))
+        for column, text in enumerate(texts):
+            tokens = torch.tensor([tokenizer.encode(text).ids])
+            expected = whole(input_ids=tokens, pixel_values=pixels).logits_per_image[:, 0] * scale
+            torch.testing.assert_close(found[:, column], expected, atol=1e-3, rtol=1e-4)
+    with pytest.raises(ModelError, match="text half"):
+        write_vision(tmp_path / "vision", whole=False)
+        label_embeddings(tmp_path / "vision", texts)
 
 
 def test_pretrained_tower_comes_from_its_source(tmp_path):

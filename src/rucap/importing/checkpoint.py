@@ -60,6 +60,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a `torch.save`d state dict or a safetensors file. Raises ModelError; runs no code."""
     if not path.is_file():
         raise ModelError(f"{path}: no such file; give the captioner's checkpoint (.pt or .safetensors)")
+    if _is_torchscript(path):
+        raise ModelError(
+            f"{path}: refused: a TorchScript archive holds code; where you trust it, save its tensors alone:"
+            " torch.save(torch.jit.load(FILE).state_dict(), NEW)"
+        )
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -82,6 +87,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             raise ModelError(f"{path}: not a state dict: {name!r} is a {type(tensor).__name__}, not a tensor")
         tensors[name.removeprefix("module.")] = tensor  # the wrapper that training on several GPUs leaves
     return tensors
+
+
+def _is_torchscript(path: Path) -> bool:
+    """Whether it is what `torch.jit.save` writes, as OpenAI publishes CLIP."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def _mapper(

@@ -25,7 +25,7 @@ def read_language_model(folder: Path) -> tuple[LanguageModelConfig, Any]:
 
     try:
         with quiet_transformers():
-            config = transformers.AutoConfig.from_pretrained(folder)
+            config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # its configurations check themselves, with errors of their own kind
         raise ModelError(f"{folder}: transformers cannot read its config.json: {first_line(error)}") from None
     try:
@@ -62,7 +62,7 @@ def _converted(folder: Path) -> tokenizers.Tokenizer:
         raise ModelError(f"{folder}: no tokenizer.json and no vocab.json with merges.txt: it must hold its tokenizer")
     try:
         with quiet_transformers():
-            inner = transformers.AutoTokenizer.from_pretrained(folder).backend_tokenizer
+            inner = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=False).backend_tokenizer
     except Exception as error:  # conversion fails in as many ways as there are formats
         raise ModelError(f"{folder}: its tokenizer cannot be converted: {first_line(error)}") from None
     assert isinstance(inner, tokenizers.Tokenizer)
@@ -93,7 +93,9 @@ def language_model_tensors(folder: Path) -> dict[str, Tensor]:
 
     try:
         with quiet_transformers():
-            model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                folder, dtype=torch.float32, trust_remote_code=False
+            )
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"{folder}: transformers cannot load the language model: {first_line(error)}") from None
     return dict(model.state_dict())

@@ -82,7 +82,10 @@ def save_weights(network: PrefixCaptioner, path: Path, dtype: torch.dtype = torc
 def write_tensors(tensors: dict[str, Tensor], path: Path, dtype: torch.dtype = torch.float32) -> None:
     """Writes tensors as safetensors in `dtype`, under a temporary name first."""
     partial = path.with_name(path.name + ".part")
+    partial.touch()
+    mode = partial.stat().st_mode
     save_file({name: tensor.to(dtype).contiguous() for name, tensor in tensors.items()}, partial)
+    partial.chmod(mode)  # safetensors keeps its files from all others, whatever the user's umask says
     partial.replace(path)
 
 

@@ -21,7 +21,7 @@ def pretrained_tower(source: str | Path) -> nn.Module:
 
     towers = {"clip": "CLIPVisionModelWithProjection", "siglip": "SiglipVisionModel"}
     try:
-        kind = str(transformers.AutoConfig.from_pretrained(source).model_type)
+        kind = str(transformers.AutoConfig.from_pretrained(source, trust_remote_code=False).model_type)
         family = kind.removesuffix("_vision_model")
         if family not in towers:
             raise ModelError(
