@@ -90,7 +90,10 @@ def write_tensors(tensors: dict[str, Tensor], path: Path, dtype: torch.dtype = t
 
 
 def load_weights(network: PrefixCaptioner, path: Path) -> None:
-    """Loads safetensors written by `save_weights`. Raises ModelError naming a missing, extra or misshaped tensor."""
+    """Loads safetensors written by `save_weights`, and the packaged tensors that it left out.
+
+    Raises ModelError naming a missing, extra or misshaped tensor.
+    """
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -106,6 +109,7 @@ def load_weights(network: PrefixCaptioner, path: Path) -> None:
     for name, tensor in wanted.items():
         if tensor.data_ptr() not in loaded and not network.is_packaged(name):
             raise ModelError(f"{path}: the tensor {name} is missing; the file may be of another model")
+    network.encoder.load_packaged()
     network.load_state_dict(tensors, strict=False)
 
 
@@ -119,6 +123,5 @@ def fresh_network(config: ModelConfig) -> PrefixCaptioner:
 def load_network(config: ModelConfig, weights: Path) -> PrefixCaptioner:
     """A trained captioner, in evaluation mode. Raises ModelError as `load_weights` does."""
     network = PrefixCaptioner(config)
-    network.encoder.load_packaged()
     load_weights(network, weights)
     return network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload, no-any-return]
