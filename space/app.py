@@ -49,7 +49,7 @@ def build(captioner: Captioner) -> gr.Blocks:
             with gr.Column():
                 caption = gr.Textbox(label="Подпись", elem_id="caption", buttons=["copy"])
                 sureness = gr.Textbox(label="Уверенность", elem_id="confidence")
-                others = gr.Dataframe(headers=["другие подписи", "уверенность"], label="", elem_id="others")
+                others = gr.Dataframe(headers=["другие подписи", "уверенность"], wrap=True, elem_id="others")
                 question = gr.Textbox(label="Вопрос", placeholder="Что делает собака?", elem_id="question")
                 asking = gr.Button("Спросить", elem_id="ask")
                 answer = gr.Textbox(label="Ответ", elem_id="answer")
@@ -83,7 +83,7 @@ def _told(work: Callable[[], Result]) -> Result:
 
 
 def _percent(confidence: float | None) -> str:
-    return "эта модель её не оценивает" if confidence is None else f"{100 * confidence:.0f} %"
+    return "не оценивается" if confidence is None else f"{100 * confidence:.0f} %"
 
 
 if __name__ == "__main__":
