@@ -119,6 +119,13 @@ def test_two_at_once_fetch_it_once(remote):
     assert len(remote.asked) == 2  # one for the configuration, one for the rest
 
 
+def test_cache_that_cannot_be_written(remote, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("RUCAP_CACHE", str(tmp_path / "file"))
+    with pytest.raises(ModelError, match=r"cannot be written: .*RUCAP_CACHE"):
+        find_model("someone/captioner")
+
+
 def test_cache_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("RUCAP_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))

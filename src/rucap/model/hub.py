@@ -43,15 +43,20 @@ def fetch(name: str) -> Path:
         return folder
     from filelock import FileLock
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(folder.name + ".lock")):
-        if not folder.is_dir():  # another process may have made it in the meantime
-            made = folder.with_name(folder.name + ".making")
-            if row := named_models().get(name):
-                _build(row, made, folder)
-            else:
-                _download_model(name, made, folder)
-            made.replace(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(folder.name + ".lock")):
+            if not folder.is_dir():  # another process may have made it in the meantime
+                made = folder.with_name(folder.name + ".making")
+                if row := named_models().get(name):
+                    _build(row, made, folder)
+                else:
+                    _download_model(name, made, folder)
+                made.replace(folder)
+    except OSError as error:
+        raise ModelError(
+            f"{folder}: cannot be written: {error.strerror or error}; set RUCAP_CACHE to a folder with room for models"
+        ) from None
     return folder
 
 
