@@ -296,3 +296,52 @@ def test_a_missing_extra_is_one_line(rucap, capsys, monkeypatch, tmp_path):
     assert run(["train", str(tmp_path / "config.json")]) == 1
     said = capsys.readouterr().err
     assert 'pip install "rucap[train]"' in said and said.count("\n") == 1
+
+
+@pytest.fixture
+def data(photos, tmp_path):
+    splits = ["train"] * 4 + ["test"] * 3
+    texts = [
+        {"captions": ["Собака бежит", "Рыжая собака"], "questions": [{"question": "Кто это?", "answer": "собака"}]},
+        {"captions": ["Кошка спит на диване"], "questions": [{"question": "Это кошка?", "answer": "да"}]},
+    ]
+    lines = [{"image": str(photos / f"{n:03}.png"), "split": split, **texts[n % 2]} for n, split in enumerate(splits)]
+    path = tmp_path / "data.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)), "utf-8")
+    return path
+
+
+def test_evaluate(model, data, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(messages, "language", lambda: "en")
+    use_toy_engine(monkeypatch.setattr)
+    assert run(["evaluate", model, str(data), "--json", "--report", str(tmp_path / "page.html")]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert list(scores["captions"]) == ["model", "nearest_neighbour", "most_frequent"]
+    assert scores["captions"]["model"]["photos"] == 3
+    assert (tmp_path / "page.html").stat().st_size > 1000
+    assert run(["evaluate", model, str(data), "--limit", "2", "--no-neighbour", "--markdown"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("| whose") and "nearest" not in shown and "|      2 |" in shown
+    assert run(["evaluate", model, str(data), "--split", "dev"]) == 1
+    assert "no photo of the split 'dev'" in capsys.readouterr().err
+
+
+def test_train(model, data, tmp_path, monkeypatch, capsys):
+    import rucap.training.config
+    import rucap.training.finetune
+    import rucap.training.run
+
+    calls = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RUCAP_CACHE", str(tmp_path / "kept"))
+    monkeypatch.setattr(rucap.training.config, "read_training_config", lambda path: ("read", path))
+    monkeypatch.setattr(rucap.training.run, "train", lambda *arguments: calls.append(arguments[:4]))
+    monkeypatch.setattr(rucap.training.finetune, "finetune", lambda *arguments: calls.append(arguments[:4]))
+    assert run(["train", "some/shop.json"]) == 0
+    assert run(["train", "--from", model, str(data), "--output", "mine", "--cache", "here"]) == 0
+    features = tmp_path / "kept" / "features"
+    assert calls == [
+        (("read", Path("some/shop.json")), Path("some"), Path("shop-model"), features),
+        (Path(model), data, Path("mine"), Path("here")),
+    ]
+    assert "rucap export mine" in capsys.readouterr().err
