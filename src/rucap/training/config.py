@@ -29,7 +29,9 @@ class StageConfig:
     hint_dropout: float = 0.15
     """How often a photo's hints are hidden, so that the model can do without."""
     question_weight: float = 0.1
-    """Weight of a question's own tokens in the loss; an answer's have 1."""
+    """Weight of a question's own tokens in the loss; a caption's have 1."""
+    answer_weight: float = 1.0
+    """Weight of an answer's tokens: there are few of them beside the captions'."""
     plain_prompt: float = 0.5
     """How often a caption follows the plain prompt and not that of its level of detail."""
     average: float = 0.999

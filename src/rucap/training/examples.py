@@ -101,7 +101,7 @@ class Examples(Dataset[Example]):
 
     def _texts(self, record: Record, mirrored: bool, random: np.random.Generator) -> list[Text]:
         tokenizer, forms = self.writer.tokenizer, self.writer.prompts
-        plain = self.stage.plain_prompt
+        plain, weights = self.stage.plain_prompt, (self.stage.question_weight, self.stage.answer_weight)
         texts = [
             caption_text(tokenizer, forms, caption, bool(random.random() < plain))
             for caption in record.captions
@@ -109,8 +109,7 @@ class Examples(Dataset[Example]):
         ]
         for item in record.questions:
             if not (mirrored and names_a_side(item.question + " " + item.answer)):
-                weight = self.stage.question_weight
-                texts.append(question_text(tokenizer, forms, item.question, item.answer, weight))
+                texts.append(question_text(tokenizer, forms, item.question, item.answer, weights))
         return texts
 
 

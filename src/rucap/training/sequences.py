@@ -61,16 +61,24 @@ def caption_text(tokenizer: Tokenizer, config: PromptsConfig, caption: str, plai
     return continued(prompt, prompts.text_tokens(tokenizer, config, caption), tokenizer)
 
 
-def question_text(tokenizer: Tokenizer, config: PromptsConfig, question: str, answer: str, weight: float) -> Text:
-    """A question, whose own tokens weigh `weight`, and its answer."""
+def question_text(
+    tokenizer: Tokenizer, config: PromptsConfig, question: str, answer: str, weights: tuple[float, float]
+) -> Text:
+    """A question and its answer, with the weights of the tokens of either."""
     prompt = prompts.question_tokens(tokenizer, config, question)
-    return continued(prompt, prompts.text_tokens(tokenizer, config, answer), tokenizer, weight)
+    return continued(prompt, prompts.text_tokens(tokenizer, config, answer), tokenizer, *weights)
 
 
-def continued(prompt: Sequence[int], written: Sequence[int], tokenizer: Tokenizer, prompt_weight: float = 0.0) -> Text:
+def continued(
+    prompt: Sequence[int],
+    written: Sequence[int],
+    tokenizer: Tokenizer,
+    prompt_weight: float = 0.0,
+    weight: float = 1.0,
+) -> Text:
     """A prompt and what the model is to write after it, with the end token."""
     tokens = (*prompt, *written, tokenizer.id_of("<end>"))
-    weights = (0.0,) + (prompt_weight,) * (len(prompt) - 1) + (1.0,) * (len(written) + 1)
+    weights = (0.0,) + (prompt_weight,) * (len(prompt) - 1) + (weight,) * (len(written) + 1)
     return Text(tokens, weights)
 
 
