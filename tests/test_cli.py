@@ -17,6 +17,7 @@ from rucap.model.config import Calibration
 from toy_cli import use_toy_engine
 from toy_model import SIZE, write_folder
 
+COUNT = 5 * rows.BATCH + 3
 TOY = [sys.executable, str(Path(__file__).with_name("toy_cli.py"))]
 
 
@@ -28,7 +29,7 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
-    for seed in range(3 * rows.BATCH):
+    for seed in range(COUNT):
         pixels = np.random.default_rng(seed).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{seed:03}.png")
     return folder
@@ -252,8 +253,8 @@ def test_a_person_gets_text(rucap, model, photos):
     assert "Ошибка: no.jpg: нет такого файла; проверьте путь" in shown
     shown, code = on_a_terminal([*command, "."], environment)
     assert code == 0
-    assert f"{3 * rows.BATCH}/{3 * rows.BATCH}" in shown  # the bar
-    assert shown.count(".png: ") == 3 * rows.BATCH
+    assert f"{COUNT}/{COUNT}" in shown  # the bar
+    assert shown.count(".png: ") == COUNT
 
 
 def test_models(capsys):

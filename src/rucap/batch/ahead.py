@@ -24,15 +24,14 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 def work_ahead(work: Callable[[list[Item]], Result], items: Iterable[list[Item]]) -> Iterator[Result]:
     """`work` on each batch, in order; no more than AT_ONCE batches are taken from `items` before they are asked for."""
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="rucap-batch") as pool:
-        waiting: deque[Future[Result]] = deque()
-        try:
-            for batch in items:
-                waiting.append(pool.submit(work, batch))
-                if len(waiting) == AT_ONCE:
-                    yield waiting.popleft().result()
-            while waiting:
+    pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="rucap-batch")
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for batch in items:
+            waiting.append(pool.submit(work, batch))
+            if len(waiting) == AT_ONCE:
                 yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)

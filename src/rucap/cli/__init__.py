@@ -13,8 +13,12 @@ def main() -> None:
 
     translate_click()
 
+    import os
     import sys
 
-    from rucap.cli.app import run
+    from rucap.cli.app import INTERRUPTED, run
 
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    if code == INTERRUPTED:
+        os._exit(code)  # the batches in hand are not waited for
+    sys.exit(code)

@@ -31,7 +31,7 @@ def run(arguments: Sequence[str]) -> int:
         print(say("error", message=translated(str(error))), file=sys.stderr)
         return BAD_USAGE if isinstance(error, OptionError) else FAILED
     except (click.Abort, KeyboardInterrupt):
-        print(say("interrupted"), file=sys.stderr)
+        print(say("interrupted"), file=sys.stderr, flush=True)
         return INTERRUPTED
 
 

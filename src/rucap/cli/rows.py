@@ -16,8 +16,8 @@ from rucap.batch.items import Item
 from rucap.batch.output import OutputFile
 from rucap.cli.messages import say, translated
 
-BATCH = 32
-"""Photos worked on and written at once."""
+BATCH = 16
+"""Photos worked on and written at once: more gain nothing, and a slow model would show nothing for long."""
 FEW = 5
 """With more photos than that a terminal shows how far the work is."""
 
