@@ -18,12 +18,14 @@ fi
 
 # 2. Train (hours; docs/training.md), write the graphs, fit the confidence on dev.
 rucap train configs/tiny.json --output $out/tiny --cache $out/cache
-rucap export $out/tiny
-rucap calibrate $out/tiny $shared/ruflickr8k/ruflickr8k.jsonl $shared/ruphotos/ruphotos.jsonl
+data=($shared/ruflickr8k/ruflickr8k.jsonl $shared/ruphotos/ruphotos.jsonl)
+rucap export $out/tiny "${data[@]}" | tee $out/export.txt
+rucap calibrate $out/tiny "${data[@]}"
 
 # 3. Score it, as it will run, on photos that none of the above has seen.
-for data in ruflickr8k ruphotos; do
-  rucap evaluate $out/tiny $shared/$data/$data.jsonl --split test --report $out/$data.html --markdown | tee $out/$data.md
+for set in "${data[@]}"; do
+  name=$(basename "$set" .jsonl)
+  rucap evaluate $out/tiny "$set" --split test --report $out/$name.html --markdown | tee $out/$name.md
 done
 
 # 4. Into the package: all but what only training needs.

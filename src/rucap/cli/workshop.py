@@ -102,12 +102,14 @@ def evaluate(
 
 @click.command(help=say("export"), options_metavar=say("metavar.options"))
 @click.argument("folder", type=_FOLDER, metavar=say("metavar.folder"))
-def export(folder: Path) -> int:
+@click.argument("data", type=_FOLDER, nargs=-1, metavar=f"[{say('metavar.data_sets')}]")
+@option("--limit", "limit", type=COUNT, metavar="N")
+def export(folder: Path, data: tuple[Path, ...], limit: int | None) -> int:
     """Writes a trained model's graphs."""
     with workshop():
         from rucap.export.export import export_model
 
-        print(export_model(folder))
+        print(export_model(folder, data, limit))
     return 0
 
 
