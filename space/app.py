@@ -13,7 +13,7 @@ import gradio as gr
 
 from rucap import Captioner, RucapError
 
-DETAILS = {"как обычно": None, "кратко": "short", "средне": "normal", "подробно": "detailed"}
+DETAILS: dict[str, Any] = {"как обычно": None, "кратко": "short", "средне": "normal", "подробно": "detailed"}
 MOST_CAPTIONS = 5
 WAITING = 32
 """Requests that wait their turn; further ones are told to come later."""
@@ -28,9 +28,8 @@ def build(captioner: Captioner) -> gr.Blocks:
     levels = [name for name, level in DETAILS.items() if level is None or level in captioner.config.prompts.details]
 
     def describe(photo: str | None, detail: str, count: int) -> tuple[str, str, list[list[str]]]:
-        caption = _told(
-            lambda: captioner.caption(_chosen(photo), detail=DETAILS[detail], num_captions=int(count))  # type: ignore[typeddict-item]
-        )
+        options = {"detail": DETAILS[detail], "num_captions": int(count)}
+        caption = _told(lambda: captioner.caption(_chosen(photo), **options))
         others = [[each.text, _percent(each.confidence)] for each in caption.alternatives]
         return caption.text, _percent(caption.confidence), others
 
@@ -38,7 +37,10 @@ def build(captioner: Captioner) -> gr.Blocks:
         answer = _told(lambda: captioner.answer(_chosen(photo), question))
         return answer.text, _percent(answer.confidence)
 
-    with gr.Blocks(title="rucap: описания фотографий по-русски", analytics_enabled=False, delete_cache=KEPT) as page:
+    page: gr.Blocks = gr.Blocks(
+        title="rucap: описания фотографий по-русски", analytics_enabled=False, delete_cache=KEPT
+    )
+    with page:
         gr.Markdown("# Описания фотографий по-русски\nВыберите фото: модель опишет его и ответит на вопросы о нём.")
         with gr.Row():
             with gr.Column():
@@ -57,7 +59,8 @@ def build(captioner: Captioner) -> gr.Blocks:
         describing.click(describe, [photo, detail, count], [caption, sureness, others])
         asking.click(ask, [photo, question], [answer, answer_sureness])
         question.submit(ask, [photo, question], [answer, answer_sureness])
-    return page.queue(max_size=WAITING)
+    page.queue(max_size=WAITING)
+    return page
 
 
 def looks() -> dict[str, Any]:

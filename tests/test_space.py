@@ -2,8 +2,14 @@
 
 import importlib.util
 import json
+import os
 import re
 import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +20,7 @@ from PIL import Image
 from rucap import Captioner
 from rucap.cli import messages
 from rucap.model.config import Calibration
+from rucap.model.folder import bundled
 from toy_model import SIZE, ToyEngine, write_folder
 
 REPOSITORY = Path(__file__).parents[1]
@@ -175,3 +182,35 @@ def test_no_other_site_is_asked_for_anything(page, address):
     asked = [e["params"]["request"]["url"] for e in entries if e["method"] == "Network.requestWillBeSent"]
     assert any(url.startswith(address) for url in asked)
     assert [url for url in asked if not url.startswith((address, "data:", "blob:", "chrome", "about:"))] == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bundled("tiny") is None, reason="needs the bundled model")
+def test_it_starts_as_the_hub_starts_it(tmp_path):
+    pytest.importorskip("gradio")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {"GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_SERVER_PORT": str(port)}
+    with (tmp_path / "log.txt").open("w") as log:
+        command = [sys.executable, metadata()["app_file"]]
+        process = subprocess.Popen(command, cwd=SPACE, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        answer = first_answer(f"http://127.0.0.1:{port}/config", process)
+        assert answer, (tmp_path / "log.txt").read_text()
+        assert json.loads(answer)["title"].startswith("rucap")
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def first_answer(address, process):
+    """What is served there, once anything is; "" where the process ends or none comes."""
+    for _ in range(PATIENCE * 2):
+        if process.poll() is not None:
+            break
+        try:
+            return urllib.request.urlopen(address, timeout=PATIENCE).read().decode("utf-8")
+        except OSError:
+            time.sleep(0.5)
+    return ""
