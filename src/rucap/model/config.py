@@ -200,14 +200,22 @@ def _convert(kind: Any, value: Any, where: str) -> Any:  # noqa: ANN401
 
 
 def read_config(path: Path) -> ModelConfig:
-    """Reads `config.json`. Raises ModelError with the file's name when it is missing, no JSON or not of this form."""
+    """Reads `config.json`. Raises ModelError as `read_as` does."""
+    return read_as(ModelConfig, path, "a model folder holds config.json")
+
+
+def read_as(kind: type[Config], path: Path, remedy: str) -> Config:
+    """Reads a JSON file as the dataclass `kind`.
+
+    Raises ModelError with the file's name when it is missing (with the remedy), no JSON or not of this form.
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError(f"{path}: no such file; a model folder holds config.json") from None
+        raise ModelError(f"{path}: no such file; {remedy}") from None
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read as JSON: {error}") from None
-    return from_dict(ModelConfig, values, str(path))
+    return from_dict(kind, values, str(path))
 
 
 def write_config(config: ModelConfig, path: Path) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rucap.errors import DataError
-from rucap.model.config import ModelConfig, from_dict
+from rucap.model.config import ModelConfig, read_as
 
 
 @dataclass(frozen=True)
@@ -63,11 +61,5 @@ class TrainingConfig:
 
 
 def read_training_config(path: Path) -> TrainingConfig:
-    """Reads a training configuration. Raises DataError or ModelError naming the field at fault."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; see configs/ for examples") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON: {error}") from None
-    return from_dict(TrainingConfig, values, str(path))
+    """Reads a training configuration. Raises ModelError naming the file, or the field at fault."""
+    return read_as(TrainingConfig, path, "see configs/ for examples")
