@@ -52,8 +52,9 @@ def finetune(
     records = with_dev(read_records(data), data)
     network = load_network(folder.config, folder.weights_file)
     output.mkdir(parents=True, exist_ok=True)
-    # A confidence fit to other photos would not be true of these.
-    model = replace(folder.config, caption_calibration=None, answer_calibration=None)
+    # Confidence, scores and what the model sees were measured on other weights.
+    kept = {name: fact for name, fact in folder.config.card.items() if name in ("licence", "data", "sources")}
+    model = replace(folder.config, caption_calibration=None, answer_calibration=None, card=kept)
     write_config(model, output / "config.json")
     for name in ("tokenizer.json", *([model.hints.file] if model.hints else [])):
         shutil.copyfile(source / name, output / name)
