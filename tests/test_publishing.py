@@ -165,6 +165,7 @@ def test_metadata(model, tmp_path):
         ("visual-question-answering", "ruphotos", "exact", 77.0),
     ]
     assert all(isinstance(result, EvalResult) and result.dataset_split == "test" for result in results)
+    assert [result.dataset_config for result in results] == [None, None, "open", "yes_no"]
 
 
 def test_the_card_says_what_the_model_s_author_said(model, tmp_path):
