@@ -181,7 +181,7 @@ def run_stage(
         if position.step % every == 0 or position.step == steps:
             average.swap()
             scores = evaluate()
-            if scores["score"] > position.best and accelerator.is_main_process:
+            if scores["score"] >= position.best and accelerator.is_main_process:
                 position.best = scores["score"]
                 save_weights(accelerator.unwrap_model(network), folder / "best.safetensors")
             average.swap()
