@@ -285,3 +285,23 @@ def test_graphs_declare_versions_that_the_oldest_onnxruntime_reads(made):
     graph = decoder_graph(made.language_model, Int8())
     assert graph.ir_version <= 10
     assert [(opset.domain, opset.version <= 21) for opset in graph.opset_import] == [("", True)]
+
+
+@pytest.mark.parametrize(
+    "mapper",
+    [
+        MapperConfig("mlp", PREFIX, 2, width=64),
+        MapperConfig("mlp", PREFIX, 1),
+        MapperConfig("transformer", PREFIX, 2, heads=4, constant_length=3, normalize=True),
+    ],
+    ids=["mlp", "linear", "transformer"],
+)
+def test_clipcap_mappers_give_what_torch_gives(mapper, tmp_path):
+    settings = config(mapper=mapper, width=64, heads=4)
+    one_cell = replace(settings.encoder, cells=1, preprocessing=replace(settings.encoder.preprocessing, size=32))
+    torch.manual_seed(0)
+    other = fresh_network(replace(settings, encoder=one_cell)).eval()
+    path = saved(encoder_graph(other, Float32()), tmp_path / "encoder.onnx")
+    images = np.random.default_rng(0).uniform(-1, 1, (3, 3, 32, 32)).astype(np.float32)
+    wanted, found = TorchEngine(other).encode(images), OnnxEngine(path, path).encode(images)
+    np.testing.assert_allclose(found.prefix, wanted.prefix, atol=1e-4, rtol=1e-5)

@@ -93,7 +93,7 @@ def _write(model: onnx.ModelProto, path: Path) -> tuple[Path, int]:
 def _checked_parity(folder: ModelFolder, network: PrefixCaptioner, records: Sequence[Record]) -> Parity | None:
     if not records:
         return None
-    photos = [record.image for record in _spread(records, PARITY_PHOTOS)]
+    photos = [record.image for record in spread(records, PARITY_PHOTOS)]
     exported = OnnxEngine(folder.onnx_file("encoder", "float32"), folder.onnx_file("decoder", "float32"))
     parity = compare_engines(folder, TorchEngine(network), exported, photos)
     if parity.logits > TOLERANCE:
@@ -106,13 +106,13 @@ def _int8_encoder(folder: ModelFolder, network: PrefixCaptioner, train: Sequence
     if not train:
         return model
     preprocessing = folder.config.encoder.preprocessing
-    photos = [record.image for record in _spread(train, CALIBRATION_PHOTOS)]
+    photos = [record.image for record in spread(train, CALIBRATION_PHOTOS)]
     return quantise_convolutions(
         model, calibrate(model, (load_pixels(p, preprocessing)[None] for p in photos)), SENSITIVE
     )
 
 
-def _spread(records: Sequence[Record], count: int) -> list[Record]:
+def spread(records: Sequence[Record], count: int) -> list[Record]:
     """`count` of the records, from all over the list."""
     places = np.linspace(0, len(records) - 1, min(count, len(records))).round().astype(int)
     return [records[place] for place in places]

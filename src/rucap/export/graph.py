@@ -20,7 +20,13 @@ IR_VERSION = 10
 
 Array = npt.NDArray[Any]
 
-_TYPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": TensorProto.BOOL}
+_TYPES = {
+    "bool": TensorProto.BOOL,
+    "float32": TensorProto.FLOAT,
+    "int32": TensorProto.INT32,
+    "int64": TensorProto.INT64,
+    "uint8": TensorProto.UINT8,
+}
 
 
 class Graph:
@@ -39,7 +45,7 @@ class Graph:
         return self._append("Split", (inputs,), [""] * parts, "", {"axis": axis, "num_outputs": parts})
 
     def cast(self, inputs: str, kind: str) -> str:
-        """Appends a conversion to a type: float32, int64 or bool."""
+        """Appends a conversion to a type."""
         return self.add("Cast", inputs, to=_TYPES[kind])
 
     def constant(self, values: Array, name: str = "") -> str:
@@ -89,5 +95,5 @@ class Graph:
 
 
 def value(name: str, kind: str, *shape: int | str) -> onnx.ValueInfoProto:
-    """An input or output of a type (float32, int64 or bool); a dimension by name may have any size."""
+    """An input or output of a type, by numpy's name; a dimension by name may have any size."""
     return helper.make_tensor_value_info(name, _TYPES[kind], shape)

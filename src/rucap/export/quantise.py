@@ -70,10 +70,13 @@ def calibrate(model: onnx.ModelProto, batches: Iterable[Floats]) -> dict[str, Sp
 
 
 def quantise_convolutions(
-    model: onnx.ModelProto, spreads: Mapping[str, Spread], kept: Sequence[str] = ()
+    model: onnx.ModelProto, spreads: Mapping[str, Spread], kept: Sequence[str] = (), largest: int = SAFE_WEIGHT
 ) -> onnx.ModelProto:
-    """The graph with its convolutions in int8, but for those whose names begin with one of `kept`."""
-    rewriting = _Rewriting(model, spreads)
+    """The graph with its convolutions in int8, but for those whose names begin with one of `kept`.
+
+    `largest`: of the weights where products may saturate.
+    """
+    rewriting = _Rewriting(model, spreads, largest)
     for node in model.graph.node:
         rewriting.node(node, is_kept=node.op_type == "Clip" or node.name.startswith(tuple(kept)))
     return rewriting.graph.model(model.graph.input, model.graph.output)
@@ -82,9 +85,9 @@ def quantise_convolutions(
 class _Rewriting:
     """A graph on its way to int8: image tensors are read as levels of 0 to 255 where a node may take them so."""
 
-    def __init__(self, model: onnx.ModelProto, spreads: Mapping[str, Spread]) -> None:
+    def __init__(self, model: onnx.ModelProto, spreads: Mapping[str, Spread], largest: int) -> None:
         self.graph = Graph()
-        self._spreads = spreads
+        self._spreads, self._largest = spreads, largest
         self._constants = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
         for name, values in self._constants.items():
             self.graph.constant(values, name)
@@ -113,7 +116,7 @@ class _Rewriting:
         weights, biases = self._constants[weight], self._constants[bias]
         spread, is_depthwise = self._spreads[image], weights.shape[1] == 1
         # Depthwise kernels widen to 16 bits before they multiply: nothing saturates there.
-        values, scales = quantised(weights, (1, 2, 3), LARGEST_WEIGHT if is_depthwise else SAFE_WEIGHT)
+        values, scales = quantised(weights, (1, 2, 3), LARGEST_WEIGHT if is_depthwise else self._largest)
         scales = np.maximum(scales, np.abs(biases) / (spread.scale * _BIAS_ROOM)).astype(np.float32)
         values = np.rint(weights / scales[:, None, None, None]).astype(np.int8)
         added = (weights - values * scales[:, None, None, None]).sum(axis=(2, 3))

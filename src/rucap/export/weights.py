@@ -7,6 +7,7 @@ every sum, 2 x 255 x 64, within 32,767, so a file computes the same on any proce
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -62,20 +63,23 @@ class Float32:
         return graph.add("Reshape", products, shape)
 
 
+@dataclass(frozen=True)
 class Int8:
     """Weights in int8 with a scale for each output; activations in uint8 with a scale for each row, as they come.
 
     With scales of rows, what is computed for one photo does not depend on the others of its batch.
     """
 
+    largest: int = SAFE_WEIGHT
+
     def linear(self, graph: Graph, inputs: str, weight: Floats, bias: Floats | None, name: str) -> str:
         """See `Weights.linear`."""
-        product = self._product(graph, inputs, *quantised(weight, axis=0), name)
+        product = self._product(graph, inputs, *quantised(weight, 0, self.largest), name)
         return product if bias is None else graph.add("Add", product, graph.constant(bias, f"{name}.bias"))
 
     def look_up(self, graph: Graph, table: Floats, rows: str, name: str) -> str:
         """See `Weights.look_up`."""
-        values, scales = quantised(table.T, axis=0)
+        values, scales = quantised(table.T, 0, self.largest)
         columns = graph.add("Gather", graph.constant(values, name), rows, axis=1)
         found = graph.add("Transpose", graph.cast(columns, "float32"), perm=(1, 2, 0))
         scale = graph.add("Gather", graph.constant(scales, f"{name}.scales"), rows)
@@ -83,7 +87,7 @@ class Int8:
 
     def compare(self, graph: Graph, table: Floats, inputs: str, name: str) -> str:
         """See `Weights.compare`."""
-        return self._product(graph, inputs, *quantised(table.T, axis=0), name)
+        return self._product(graph, inputs, *quantised(table.T, 0, self.largest), name)
 
     def _product(self, graph: Graph, inputs: str, values: npt.NDArray[np.int8], scales: Floats, name: str) -> str:
         largest = graph.add("ReduceMax", graph.add("Abs", inputs), graph.integers(-1), keepdims=1)
@@ -103,9 +107,7 @@ def dequantised(graph: Graph, values: npt.NDArray[Any], scales: Floats, name: st
     return graph.add("DequantizeLinear", stored, scale, zeros, axis=axis, name=f"{name}.read")
 
 
-def quantised(
-    weights: Floats, axis: int | tuple[int, ...], largest: int = SAFE_WEIGHT
-) -> tuple[npt.NDArray[np.int8], Floats]:
+def quantised(weights: Floats, axis: int | tuple[int, ...], largest: int) -> tuple[npt.NDArray[np.int8], Floats]:
     """Integers of at most `largest`, and the scales, one for all along `axis`: symmetric, rounded to the nearest."""
     scales = np.maximum(np.abs(weights).max(axis=axis, keepdims=True) / largest, _TINY).astype(np.float32)
     return np.rint(weights / scales).astype(np.int8), scales.ravel()
