@@ -185,9 +185,10 @@ def _without_repeats(words: list[str], rules: Rules) -> list[str]:
     while start < len(words):
         for length in range(min(MAX_REPEATED_WORDS, len(words) - start), 0, -1):
             after = start + length
-            # "собака и собака поменьше" are two dogs, "собака и собака" at the end is one
+            # "собака и собака поменьше" are two dogs, "собака и собака" at the end is one, "белые и белые цветы" are white
             joined = after < len(words) and words[after] in rules.connectives
-            joined = joined and (length > 1 or after + 2 == len(words))
+            alike = length > 1 or after + 2 == len(words) or rules.modifier.match(words[start].lower())
+            joined = joined and bool(alike)
             if _same(words[start:after], words[after : after + length]):
                 del words[start:after]
             elif joined and _same(words[start:after], words[after + 1 : after + 1 + length]):
