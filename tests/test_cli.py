@@ -1,4 +1,5 @@
 import itertools
+import importlib
 import json
 import os
 import signal
@@ -219,7 +220,9 @@ def test_a_reader_that_leaves_and_an_interrupt_leave_no_traceback(model, photos)
         assert process.stdout.readline().startswith('{"image"')
         process.stdout.close()
         assert process.stderr.read() == ""
-    with subprocess.Popen(command, env=slow, stdout=pipe, stderr=pipe, text=True) as process:
+    # A test run in the background has the signal ignored, and its children would inherit that.
+    heeding = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen(command, env=slow, stdout=pipe, stderr=pipe, text=True, **heeding) as process:
         process.stdout.readline()
         process.send_signal(signal.SIGINT)
         assert process.stderr.read().strip() == "Stopped."
@@ -328,16 +331,15 @@ def test_evaluate(model, data, tmp_path, capsys, monkeypatch):
 
 
 def test_train(model, data, tmp_path, monkeypatch, capsys):
-    import rucap.training.config
-    import rucap.training.finetune
-    import rucap.training.run
-
+    config, finetune, whole = (
+        importlib.import_module(f"rucap.training.{name}") for name in ("config", "finetune", "run")
+    )
     calls = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RUCAP_CACHE", str(tmp_path / "kept"))
-    monkeypatch.setattr(rucap.training.config, "read_training_config", lambda path: ("read", path))
-    monkeypatch.setattr(rucap.training.run, "train", lambda *arguments: calls.append(arguments[:4]))
-    monkeypatch.setattr(rucap.training.finetune, "finetune", lambda *arguments: calls.append(arguments[:4]))
+    monkeypatch.setattr(config, "read_training_config", lambda path: ("read", path))
+    monkeypatch.setattr(whole, "train", lambda *arguments: calls.append(arguments[:4]))
+    monkeypatch.setattr(finetune, "finetune", lambda *arguments: calls.append(arguments[:4]))
     assert run(["train", "some/shop.json"]) == 0
     assert run(["train", "--from", model, str(data), "--output", "mine", "--cache", "here"]) == 0
     features = tmp_path / "kept" / "features"

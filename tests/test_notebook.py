@@ -34,8 +34,6 @@ def test_it_opens_in_colab():
     notebook = json.loads(NOTEBOOK.read_text("utf-8"))
     assert notebook["metadata"]["colab"]["name"] == NOTEBOOK.name
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"
-    badge = r"\]\(https://colab\.research\.google\.com/github/[^/]+/[^/]+/blob/main/notebooks/rucap\.ipynb\)"
-    assert re.search(badge, sources("markdown")[0])
 
 
 def test_it_is_kept_without_outputs():

@@ -124,11 +124,14 @@ def _build(row: NamedModel, made: Path, folder: Path) -> None:
 
 
 def _export(folder: Path, say: Callable[[str], None]) -> None:
-    """Writes the graphs that captioning runs."""
+    """Writes the graphs that captioning runs, where the model's encoder can be written as one."""
     from rucap.export.export import export_model
 
     say("writing ONNX graphs")
-    export_model(folder)
+    try:
+        export_model(folder)
+    except ModelError as error:
+        say(f"no ONNX graphs ({error}); run it with engine='torch'")
 
 
 def _reporter(name: str) -> Callable[[str], None]:
