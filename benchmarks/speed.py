@@ -61,9 +61,10 @@ def main() -> None:
         for name, figure in found.items():
             print(f"| {name} | {figure:.3g} | {TARGETS[name]} |")
         single = _stages(captioner, steps, photos[:SINGLE])
+        written = steps.written / SINGLE
         whole = _stages(captioner, steps, photos, together=True)
         _print_stages(single, whole)
-        _print_floor(folder, options.threads, single, steps.written / SINGLE)
+        _print_floor(folder, options.threads, single, written)
         if options.torch:
             _print_torch(folder, options.threads, photos, found)
 

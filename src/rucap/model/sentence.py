@@ -185,7 +185,8 @@ def _without_repeats(words: list[str], rules: Rules) -> list[str]:
     while start < len(words):
         for length in range(min(MAX_REPEATED_WORDS, len(words) - start), 0, -1):
             after = start + length
-            # "собака и собака поменьше" are two dogs, "собака и собака" at the end is one, "белые и белые цветы" are white
+            # "собака и собака поменьше" are two dogs, "собака и собака" at the end is one;
+            # "белые и белые цветы" are white flowers
             joined = after < len(words) and words[after] in rules.connectives
             alike = length > 1 or after + 2 == len(words) or rules.modifier.match(words[start].lower())
             joined = joined and bool(alike)
