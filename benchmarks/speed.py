@@ -125,9 +125,10 @@ class Stages(Engine):
 def _stages(captioner: Captioner, stages: Stages, photos: list[Path], together: bool = False) -> dict[str, float]:
     """Milliseconds a photo of each stage; of all cores where they are captioned together."""
     preprocessing = captioner.config.encoder.preprocessing
+    timed = Captioner(captioner.folder.path, engine=stages)
+    timed.caption(photos[0])
     stages.seconds.clear()
     stages.written = 0
-    timed = Captioner(captioner.folder.path, engine=stages)
     total = (
         _seconds(lambda: timed.caption(photos)) if together else _seconds(lambda: [timed.caption(p) for p in photos])
     )
