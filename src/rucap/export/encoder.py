@@ -24,7 +24,10 @@ def encoder_graph(network: PrefixCaptioner, weights: Weights) -> onnx.ModelProto
     """The graph of a captioner's encoder and mapper; convolutions are float32, matrices are stored by `weights`."""
     config, encoder = network.config, network.encoder
     if not isinstance(encoder, EfficientNetLite):
-        raise ModelError(f"config.json: encoder: {config.encoder.kind} cannot be exported to ONNX yet")
+        raise ModelError(
+            f"config.json: encoder: {config.encoder.kind} has no ONNX export, only efficientnet_lite has; run the model with"
+            " the torch engine"
+        )
     side = config.encoder.preprocessing.size
     graph = Graph()
     stem = _relu6(graph, _convolution(graph, Images("pixels", side), encoder.stem, "stem"))
