@@ -25,7 +25,7 @@ def encoder_graph(network: PrefixCaptioner, weights: Weights) -> onnx.ModelProto
     config, encoder = network.config, network.encoder
     if not isinstance(encoder, EfficientNetLite):
         raise ModelError(
-            f"config.json: encoder: {config.encoder.kind} has no ONNX export, only efficientnet_lite has; run the model with"
+            f"config.json: encoder: {config.encoder.kind} has no ONNX export, only efficientnet_lite has; run it with"
             " the torch engine"
         )
     side = config.encoder.preprocessing.size
