@@ -33,6 +33,7 @@ class Tokenizer:
         self._inner.no_truncation()
         self._inner.no_padding()
         self._inner.encode_special_tokens = True
+        self._size = 1 + max(self._inner.get_vocab(with_added_tokens=True).values())
         added = self._inner.get_added_tokens_decoder()
         self._special = {token.content: index for index, token in added.items() if token.special}
         longest_first = sorted(self._special, key=len, reverse=True)
@@ -59,7 +60,7 @@ class Tokenizer:
 
     def __len__(self) -> int:
         """The number of token ids: the largest id and one."""
-        return 1 + max(self._inner.get_vocab(with_added_tokens=True).values())
+        return self._size
 
     @property
     def special_tokens(self) -> frozenset[str]:
