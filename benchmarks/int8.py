@@ -25,7 +25,8 @@ from rucap.engines.onnx import OnnxEngine
 from rucap.engines.protocol import Encoded, Floats
 from rucap.evaluation.cider import cider_d
 from rucap.export.decoder import decoder_graph
-from rucap.export.encoder import SENSITIVE, encoder_graph
+from rucap.export.efficientnet_lite import SENSITIVE
+from rucap.export.encoder import encoder_graph
 from rucap.export.export import CALIBRATION_PHOTOS, spread
 from rucap.export.quantise import calibrate, quantise_convolutions
 from rucap.export.weights import SAFE_WEIGHT, Float32, Int8

@@ -14,7 +14,8 @@ from rucap.engines.onnx import OnnxEngine
 from rucap.engines.torch import TorchEngine
 from rucap.errors import ModelError
 from rucap.export.decoder import decoder_graph
-from rucap.export.encoder import SENSITIVE, encoder_graph
+from rucap.export.efficientnet_lite import SENSITIVE
+from rucap.export.encoder import encoder_graph
 from rucap.export.parity import Int8Cost, Parity, compare_engines, int8_cost
 from rucap.export.quantise import calibrate, quantise_convolutions
 from rucap.export.weights import Float32, Int8
