@@ -11,8 +11,8 @@ from PIL import Image
 from skimage.data import astronaut, cat, chelsea, coffee, rocket
 
 from rucap.engines.onnx import OnnxEngine
-from rucap.engines.torch import TorchEngine
-from rucap.errors import ModelError
+from rucap.engines.torch import TorchEngine, TorchLanguageModel
+from rucap.errors import NoExportError
 from rucap.export.decoder import decoder_graph
 from rucap.export.efficientnet_lite import SENSITIVE
 from rucap.export.encoder import encoder_graph
@@ -159,7 +159,7 @@ def test_decoders_of_other_forms_write_as_torch(changes, tmp_path):
     np.testing.assert_allclose(OnnxEngine(path, path).start(prefix, tokens, tokens >= 0)[0], wanted, atol=1e-4)
 
 
-@pytest.mark.parametrize("setting", ["scale_attn_by_inverse_layer_idx", "tie_word_embeddings", "model"])
+@pytest.mark.parametrize("setting", ["scale_attn_by_inverse_layer_idx", "model"])
 def test_a_language_model_without_export_is_named(setting):
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -171,10 +171,24 @@ def test_a_language_model_without_export_is_named(setting):
             )
         )
     else:
-        settings = AutoConfig.for_model("gpt2", **small, **{setting: setting != "tie_word_embeddings"})
+        settings = AutoConfig.for_model("gpt2", **small, **{setting: True})
         made = AutoModelForCausalLM.from_config(settings)
-    with pytest.raises(ModelError, match=r"no ONNX export.*torch engine"):
+    with pytest.raises(NoExportError, match=r"no ONNX export.*torch engine"):
         decoder_graph(made, Float32())
+
+
+def test_a_decoder_may_have_an_output_matrix_of_its_own(tmp_path):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    small = {"n_embd": 48, "n_layer": 1, "n_head": 3, "vocab_size": 60, "n_positions": 40, "initializer_range": 0.3}
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("gpt2", **small, tie_word_embeddings=False)).eval()
+    prefix, tokens, mask = prompts()
+    wanted, _ = TorchLanguageModel(model).start(prefix, tokens % 60, mask)
+    for weights, error in ((Float32(), 1e-5), (Int8(), 0.05)):
+        path = saved(decoder_graph(model, weights), tmp_path / "decoder.onnx")
+        found, _ = OnnxEngine(path, path).start(prefix, tokens % 60, mask)
+        assert np.linalg.norm(found - wanted) / np.linalg.norm(wanted) < error
 
 
 def test_the_vocabulary_is_stored_once(made):

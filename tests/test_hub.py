@@ -136,7 +136,7 @@ def test_cache_folder(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def parts(remote, monkeypatch, request):
+def parts(remote):
     """The parts of clip-rugpt3-small, tiny, under their ids."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("transformers")
@@ -149,16 +149,13 @@ def parts(remote, monkeypatch, request):
     (remote.root / row.sources["captioner weights"]).mkdir(parents=True)
     write_checkpoint(remote.root / row.sources["captioner weights"] / row.checkpoint, gpt, old_buffers=True)
     (remote.root / row.sources["language model"] / "pytorch_model.bin").write_bytes(b"large, and not needed")
-    # Graphs are the exporter's, with tests of its own: here one test, with the onnx engine, lets it run.
-    if "onnx" not in request.node.name:
-        monkeypatch.setattr(hub, "_export", lambda folder, say: None)
     return row
 
 
 def test_named_model_is_put_together_from_its_parts(remote, parts):
     from rucap import Captioner
 
-    captioner = Captioner("clip-rugpt3-small", engine="torch")
+    captioner = Captioner("clip-rugpt3-small")
     folder = hub.cached("clip-rugpt3-small")
     assert captioner.folder.path == folder
     assert captioner.config.name == "clip-rugpt3-small"
@@ -167,7 +164,7 @@ def test_named_model_is_put_together_from_its_parts(remote, parts):
     assert not (language_model / "pytorch_model.bin").exists()
     remote.asked.clear()
     remote.down = ConnectionError("no network")
-    assert Captioner("clip-rugpt3-small", engine="torch").folder.path == folder
+    assert Captioner("clip-rugpt3-small").folder.path == folder
     assert remote.asked == []
 
 
@@ -175,11 +172,39 @@ def test_named_model_captions_and_answers(remote, parts):
     import numpy as np
 
     from rucap import Captioner
+    from rucap.engines.onnx import OnnxEngine
 
-    captioner = Captioner("clip-rugpt3-small", engine="torch")
+    captioner = Captioner("clip-rugpt3-small")
+    assert isinstance(captioner.engine, OnnxEngine)
     photo = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
     assert isinstance(captioner.caption(photo).text, str)
     assert isinstance(captioner.answer(photo, "Кто на фото?").text, str)
+    exact = Captioner("clip-rugpt3-small", precision="float32").caption(photo)
+    same = Captioner("clip-rugpt3-small", engine="torch").caption(photo)
+    assert exact.text == same.text
+    assert exact.log_probability == pytest.approx(same.log_probability, abs=1e-3)
+
+
+def test_named_model_is_ready_to_run_without_torch(remote, parts):
+    find_model(parts.name)
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['transformers'] = None; import numpy as np, rucap;"
+        "print(type(rucap.Captioner('clip-rugpt3-small').caption(np.zeros((40, 60, 3), np.uint8))).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "Caption"
+
+
+def test_import_by_the_command_line_writes_graphs(remote, parts, tmp_path):
+    from rucap.cli.app import run
+
+    checkpoint = remote.root / parts.sources["captioner weights"] / parts.checkpoint
+    language_model, vision = (str(remote.root / parts.sources[part]) for part in ("language model", "vision encoder"))
+    out = tmp_path / "out"
+    assert run(["models", "import", str(checkpoint), "--lm", language_model, "--vision", vision, str(out)]) == 0
+    folder = ModelFolder.open(out)
+    for precision in ("int8", "float32"):
+        assert folder.onnx_file("encoder", precision).is_file() and folder.onnx_file("decoder", precision).is_file()
 
 
 def test_named_model_offline(remote, parts):

@@ -16,6 +16,10 @@ class ModelError(RucapError):
     """A model folder, name or file is missing, incomplete or not what it claims to be."""
 
 
+class NoExportError(ModelError):
+    """A model that has no ONNX graphs, for its kind or its settings; the torch engine runs it."""
+
+
 class DataError(RucapError):
     """A data set's file or line is not of the documented form."""
 

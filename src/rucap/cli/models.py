@@ -53,9 +53,10 @@ def models(context: click.Context, as_json: bool) -> int:
 def import_model(checkpoint: Path, folder: Path, language_model: str, vision: str, **options: Any) -> int:  # noqa: ANN401
     """Makes a model folder of a ClipCap checkpoint."""
     with workshop():
-        from rucap.importing import import_checkpoint
+        from rucap.importing import import_checkpoint, write_graphs
 
         import_checkpoint(checkpoint, language_model, vision, folder, **options, report=_report)
+        write_graphs(folder, _report)
     print(say("train.done", folder=folder), file=sys.stderr)
     return 0
 

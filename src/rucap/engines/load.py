@@ -6,6 +6,9 @@ from rucap.engines.protocol import Engine
 from rucap.errors import OptionError
 from rucap.model.folder import ModelFolder, Precision
 
+GRAPHS = ("gpt2",)
+"""Language models that have ONNX graphs."""
+
 
 def load_engine(
     folder: ModelFolder,
@@ -16,13 +19,16 @@ def load_engine(
     device: str = "cpu",
     spin: bool = True,
 ) -> Engine:
-    """The engine `onnx` (see `OnnxEngine` for the options) or `torch`. Raises ModelError for a missing file."""
-    if engine == "onnx":
+    """The engine `onnx` (see `OnnxEngine` for the options) or `torch`. Raises ModelError for a missing file.
+
+    A language model that no graph can be made of runs in torch in any case.
+    """
+    if engine == "onnx" and folder.config.language_model.kind in GRAPHS:
         from rucap.engines.onnx import OnnxEngine
 
         encoder, decoder = folder.onnx_file("encoder", precision), folder.onnx_file("decoder", precision)
         return OnnxEngine(encoder, decoder, threads=threads, device=device, spin=spin)
-    if engine != "torch":
+    if engine not in ("onnx", "torch"):
         raise OptionError(f"engine {engine!r}: it is onnx, torch or a loaded one")
     if precision == "int8" or threads is not None:
         raise OptionError("the torch engine takes neither int8 nor threads: leave them out, or take the onnx engine")

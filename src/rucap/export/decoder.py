@@ -12,7 +12,7 @@ import onnx
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from rucap.engines.protocol import Floats
-from rucap.errors import ModelError
+from rucap.errors import NoExportError
 from rucap.export.graph import Graph, value
 from rucap.export.layers import Layers, query_scale
 from rucap.export.weights import Weights, array
@@ -23,7 +23,7 @@ _NEVER = float(np.finfo(np.float32).min)
 
 
 def decoder_graph(model: PreTrainedModel, weights: Weights) -> onnx.ModelProto:
-    """The graph of a GPT-2 of any size. Raises ModelError for another language model."""
+    """The graph of a GPT-2 of any size. Raises NoExportError for another language model."""
     _check(model)
     config: Any = model.config
     transformer: Any = model.transformer
@@ -53,7 +53,9 @@ def decoder_graph(model: PreTrainedModel, weights: Weights) -> onnx.ModelProto:
         hidden = add("Add", hidden, made)
     last = add("Slice", hidden, add("Neg", "keep"), graph.integers(_ALL), graph.integers(1))
     last = layers.norm(last, transformer.ln_f, "norm")
-    add("Identity", weights.compare(graph, table, last, "vocabulary"), output="logits")
+    tied = model.lm_head.weight is transformer.wte.weight
+    output = (table, "vocabulary") if tied else (array(model.lm_head.weight), "output")
+    add("Identity", weights.compare(graph, output[0], last, output[1]), output="logits")
 
     cache = [f"{kind}_{number}" for number in range(config.n_layer) for kind in ("key", "value")]
     heads, width = config.n_head, config.n_embd // config.n_head
@@ -102,9 +104,8 @@ def _check(model: PreTrainedModel) -> None:
         and config.activation_function in _GELU
         and config.scale_attn_weights
         and not config.scale_attn_by_inverse_layer_idx
-        and model.lm_head.weight is model.transformer.wte.weight
     ):
-        raise ModelError(
+        raise NoExportError(
             f"config.json: language_model: {type(model).__name__} with these settings has no ONNX export, only GPT-2"
-            " with tied embeddings has; run the model with the torch engine"
+            " has; run the model with the torch engine"
         )

@@ -16,11 +16,13 @@ from rucap.errors import ModelError
 from rucap.export.decoder import decoder_graph
 from rucap.export.efficientnet_lite import SENSITIVE
 from rucap.export.encoder import encoder_graph
+from rucap.export.files import write_graph
 from rucap.export.parity import Int8Cost, Parity, compare_engines, int8_cost
 from rucap.export.quantise import calibrate, quantise_convolutions
 from rucap.export.weights import Float32, Int8
 from rucap.images import load_pixels
-from rucap.model.folder import SUFFIXES, ModelFolder
+from rucap.model.folder import SUFFIXES, ModelFolder, Precision
+from rucap.network.efficientnet_lite import EfficientNetLite
 from rucap.network.prefix_captioner import PrefixCaptioner, load_network
 
 CALIBRATION_PHOTOS = 64
@@ -62,33 +64,31 @@ def export_model(path: Path, data: Sequence[Path] = (), dev_photos: int | None =
     """Writes the four graphs of a model folder from its weights, each under a temporary name first.
 
     `data`: jsonl files whose train photos say how values spread, and whose dev photos (`dev_photos` of each; None for
-    all) say how graphs compare. Without it the encoder's convolutions stay in float32. Raises ModelError when the
-    folder is incomplete, cannot be exported or the float32 graphs are not as the network; DataError, ImageError.
+    all) say how graphs compare. Without it EfficientNet's convolutions stay in float32, as others' always do. Raises
+    NoExportError before anything is written, ModelError when the folder is incomplete or the float32 graphs are not as
+    the network; DataError, ImageError.
     """
     folder = ModelFolder.open(path)
     network = load_network(folder.config, folder.weights_file)
     sets = {each.stem: read_records(each) for each in data}
-    (path / "onnx").mkdir(exist_ok=True)
-    exact = [
-        _write(encoder_graph(network, Float32()), path / "onnx" / f"encoder{SUFFIXES['float32']}"),
-        _write(decoder_graph(network.language_model, Float32()), path / "onnx" / f"decoder{SUFFIXES['float32']}"),
-    ]
+    graphs = encoder_graph(network, Float32()), decoder_graph(network.language_model, Float32())
+    exact = _written(graphs, path, "float32")
     dev = {name: [r for r in records if r.split == "dev"][:dev_photos] for name, records in sets.items()}
     parity = _checked_parity(folder, network, [r for records in dev.values() for r in records])
     train = [record for records in sets.values() for record in records if record.split == "train"]
-    rounded = [
-        _write(_int8_encoder(folder, network, train), path / "onnx" / f"encoder{SUFFIXES['int8']}"),
-        _write(decoder_graph(network.language_model, Int8()), path / "onnx" / f"decoder{SUFFIXES['int8']}"),
-    ]
+    graphs = _int8_encoder(folder, network, train), decoder_graph(network.language_model, Int8())
+    rounded = _written(graphs, path, "int8")
     costs = tuple(int8_cost(folder, name, records) for name, records in dev.items() if records)
     return ExportReport((*exact, *rounded), parity, costs)
 
 
-def _write(model: onnx.ModelProto, path: Path) -> tuple[Path, int]:
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(model.SerializeToString())
-    partial.replace(path)
-    return path, path.stat().st_size
+def _written(
+    graphs: tuple[onnx.ModelProto, onnx.ModelProto], path: Path, precision: Precision
+) -> list[tuple[Path, int]]:
+    """Writes an encoder and a decoder; returns their files and sizes."""
+    (path / "onnx").mkdir(exist_ok=True)
+    files = [path / "onnx" / f"{part}{SUFFIXES[precision]}" for part in ("encoder", "decoder")]
+    return [(file, write_graph(graph, file)) for file, graph in zip(files, graphs, strict=True)]
 
 
 def _checked_parity(folder: ModelFolder, network: PrefixCaptioner, records: Sequence[Record]) -> Parity | None:
@@ -104,7 +104,7 @@ def _checked_parity(folder: ModelFolder, network: PrefixCaptioner, records: Sequ
 
 def _int8_encoder(folder: ModelFolder, network: PrefixCaptioner, train: Sequence[Record]) -> onnx.ModelProto:
     model = encoder_graph(network, Int8())
-    if not train:
+    if not train or not isinstance(network.encoder, EfficientNetLite):
         return model
     preprocessing = folder.config.encoder.preprocessing
     photos = [record.image for record in spread(train, CALIBRATION_PHOTOS)]

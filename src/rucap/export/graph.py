@@ -17,6 +17,8 @@ OPSET = 20
 """The first with Gelu; onnxruntime 1.20, the oldest that rucap takes, runs up to 21."""
 IR_VERSION = 10
 """The newest that onnxruntime 1.20 reads."""
+LARGE = 2**16
+"""Bytes of a constant that is weights, not a shape or a number."""
 
 Array = npt.NDArray[Any]
 
@@ -25,6 +27,7 @@ _TYPES = {
     "float32": TensorProto.FLOAT,
     "int32": TensorProto.INT32,
     "int64": TensorProto.INT64,
+    "int8": TensorProto.INT8,
     "uint8": TensorProto.UINT8,
 }
 
@@ -75,15 +78,25 @@ class Graph:
     def model(self, inputs: Sequence[onnx.ValueInfoProto], outputs: Sequence[onnx.ValueInfoProto]) -> onnx.ModelProto:
         """The finished model, checked."""
         read = {name for node in self._nodes for name in node.input}
-        constants = [numpy_helper.from_array(v, name) for name, v in self._constants.items() if name in read]
-        model = helper.make_model(
+        constants = {name: values for name, values in self._constants.items() if name in read}
+        # Checked with its large constants declared as inputs: the checker takes no more than 2 GB.
+        large = [value(name, v.dtype.name, *v.shape) for name, v in constants.items() if v.nbytes > LARGE]
+        small = [numpy_helper.from_array(v, name) for name, v in constants.items() if v.nbytes <= LARGE]
+        onnx.checker.check_model(self._model([*inputs, *large], outputs, small), full_check=True)
+        return self._model(inputs, outputs, [numpy_helper.from_array(v, name) for name, v in constants.items()])
+
+    def _model(
+        self,
+        inputs: Sequence[onnx.ValueInfoProto],
+        outputs: Sequence[onnx.ValueInfoProto],
+        constants: Sequence[onnx.TensorProto],
+    ) -> onnx.ModelProto:
+        return helper.make_model(
             helper.make_graph(self._nodes, "rucap", inputs, outputs, constants),
             opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,
             producer_name="rucap",
         )
-        onnx.checker.check_model(model, full_check=True)
-        return model
 
     def _append(
         self, operation: str, inputs: Sequence[str], outputs: Sequence[str], name: str, attributes: dict[str, Any]

@@ -105,7 +105,7 @@ def _build(row: NamedModel, made: Path, folder: Path) -> None:
     parts = ", ".join(f"{source} ({part})" for part, source in row.sources.items())
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("transformers") is None:
         raise ModelError(f'{row.name}: the first time it is put together from {parts}: pip install "rucap[train]"')
-    from rucap.importing import import_checkpoint
+    from rucap.importing import import_checkpoint, write_graphs
 
     shutil.rmtree(made, ignore_errors=True)  # what a run that was cut off left
     say = _reporter(row.name)
@@ -115,23 +115,12 @@ def _build(row: NamedModel, made: Path, folder: Path) -> None:
         language_model, vision = row.sources["language model"], row.sources["vision encoder"]
         language: Literal["ru", "en"] = "ru" if "ru" in row.languages else "en"
         import_checkpoint(weights, language_model, vision, made, name=row.name, language=language, report=say)
-        _export(made, say)
+        write_graphs(made, say)
     except RucapError as error:
         raise ModelError(
             f"{row.name}: {error}. It is made of {parts}; elsewhere fetched, they come in by"
             f" `rucap models import {row.checkpoint} --lm DIR --vision DIR {folder}`"
         ) from None
-
-
-def _export(folder: Path, say: Callable[[str], None]) -> None:
-    """Writes the graphs that captioning runs, where the model's encoder can be written as one."""
-    from rucap.export.export import export_model
-
-    say("writing ONNX graphs")
-    try:
-        export_model(folder)
-    except ModelError as error:
-        say(f"no ONNX graphs ({error}); run it with engine='torch'")
 
 
 def _reporter(name: str) -> Callable[[str], None]:
