@@ -14,7 +14,7 @@ from PIL import Image
 
 from rucap.cli import messages, rows
 from rucap.cli.app import run
-from rucap.model.config import Calibration
+from rucap.model.config import Calibration, GenerationDefaults
 from toy_cli import use_toy_engine
 from toy_model import SIZE, write_folder
 
@@ -90,6 +90,15 @@ def test_captions_are_the_captioner_s(rucap, model):
     assert rucap("caption", *options, "000.png")[1][0]["caption"] == drawn.text
 
 
+def test_stop_original_is_the_captioner_s(rucap, tmp_path):
+    from rucap.captioner import Captioner
+
+    original = write_folder(tmp_path / "toy", generation=GenerationDefaults(original_stop=""))
+    _, (row,), _ = rucap("caption", "--model", original, "--stop", "original", "000.png")
+    assert row["caption"] == Captioner(original).caption("000.png", stop="original").text
+    assert row["caption"] != rucap("caption", "--model", original, "000.png")[1][0]["caption"]
+
+
 def test_what_failed_is_a_row_and_exit_code_1(rucap, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"not a photo")
     code, found, _ = rucap("caption", "000.png", tmp_path / "broken.jpg", "missing.jpg", "001.png")
@@ -107,6 +116,7 @@ def test_what_failed_is_a_row_and_exit_code_1(rucap, tmp_path):
         ("caption --beems 3 000.png", "--beems"),
         ("caption --detail long 000.png", "detailed"),
         ("caption --beams 3 --temperature 1 000.png", "sampling does not go with 3 beams"),
+        ("caption --stop original 000.png", "this model has no original"),
         ("caption --output out.txt 000.png", ".jsonl or a .csv"),
         ("ask 000.png", "--from"),
         ("ask 000.png Где? --from q.jsonl", "--from"),
@@ -175,6 +185,10 @@ def test_labels(rucap):
     assert sorted(each["label"] for each in row["labels"]) == ["кошка", "собака"]
     assert {"label": row["label"], "probability": row["probability"]} == row["labels"][0]
     assert row["labels"][0]["probability"] >= row["labels"][1]["probability"]
+    labels = ["--label", "собака", "--label", "кошка", "--form", "это {label}"]
+    assert rucap("classify", *labels, "--method", "likelihood", "000.png")[1] == [row]
+    code, _, said = rucap("classify", *labels, "--method", "similarity", "000.png")
+    assert code == 1 and "no text tower" in said
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])

@@ -1,7 +1,11 @@
 """An imported captioner against transformers and against the original's loop, on the same weights and pixels."""
 
+import dataclasses
+import shutil
+
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -10,12 +14,14 @@ from clipcap import SIZE, original_loop, write_checkpoint, write_language_model,
 from rucap import Captioner  # noqa: E402
 from rucap.decoding import GenerationSettings, generate  # noqa: E402
 from rucap.engines.torch import TorchEngine  # noqa: E402
+from rucap.errors import OptionError  # noqa: E402
 from rucap.images import load_pixels  # noqa: E402
 from rucap.importing import import_checkpoint, write_graphs  # noqa: E402
-from rucap.importing.original import original_settings  # noqa: E402
+from rucap.model.config import write_config  # noqa: E402
 from rucap.model.folder import ModelFolder  # noqa: E402
 from rucap.model.sentence import clean_answer, clean_caption  # noqa: E402
 from rucap.network.prefix_captioner import load_network  # noqa: E402
+from rucap.options import WritingOptions, generation_settings  # noqa: E402
 
 PHOTOS = 6
 NOTHING = np.zeros((PHOTOS, 0), np.int64), np.zeros((PHOTOS, 0), bool)
@@ -122,16 +128,98 @@ def test_beams_equal_transformers(model, beams, length_penalty):
     np.testing.assert_allclose(scores, theirs.sequences_scores.view(PHOTOS, beams), atol=1e-4)
 
 
-def test_original_stop_reproduces_the_original(model):
-    tokenizer = model.folder.tokenizer
-    written = [original_loop(model.gpt, prefix[None], -1) for prefix in model.prefix]
-    assert all(len(tokens) == 67 for tokens in written)
-    for stop in (".", tokenizer.decode(written[0][5:6]), tokenizer.decode(written[1][20:21])):
-        token = tokenizer.encode(stop)[0]
-        expected = [original_loop(model.gpt, prefix[None], token) for prefix in model.prefix]
-        found = generate(model.engine, model.encoded(), *NOTHING, original_settings(tokenizer, stop))
-        ours = [[*h.tokens, *([token] if h.finished else [])] for (h,) in found]
-        assert ours == expected
+def stopping(model, path, stop):
+    """A captioner of the same weights, whose original ended at the text `stop`."""
+    path.mkdir()
+    generation = dataclasses.replace(model.folder.config.generation, original_stop=stop)
+    write_config(dataclasses.replace(model.folder.config, generation=generation), path / "config.json")
+    shutil.copy(model.folder.path / "tokenizer.json", path)
+    return Captioner(path, engine=model.engine)
+
+
+def test_original_stop_reproduces_the_original(model, tmp_path):
+    tokenizer = Tokenizer.from_file(str(model.folder.path / "tokenizer.json"))
+    photos = [photo(seed) for seed in range(PHOTOS)]
+    prefixes = [prefix_of(model, each)[None] for each in photos]
+    whole = [original_loop(model.gpt, prefix, -1) for prefix in prefixes]
+    assert all(len(tokens) == 67 for tokens in whole)
+    texts = [[tokenizer.decode([token]) for token in tokens] for tokens in whole]
+    stops = ["", ".", *(text for row in texts[:2] for text in row[5:] if len(tokenizer.encode(text).ids) == 1)][:5]
+    cut = 0
+    for number, stop in enumerate(stops):
+        token = tokenizer.encode(stop).ids[0] if stop else -1
+        expected = [original_loop(model.gpt, prefix, token) for prefix in prefixes]
+        cut += sum(len(tokens) < 67 for tokens in expected)
+        captioner = stopping(model, tmp_path / str(number), stop)
+        found = generate(
+            model.engine, np.stack([each[0].numpy() for each in prefixes]), *NOTHING,
+            generation_settings(captioner.folder, {"stop": "original"}, WritingOptions),
+        )  # fmt: skip
+        assert [list(h.tokens) for (h,) in found] == expected
+        captions = captioner.caption(photos, stop="original")
+        for caption, prefix, tokens in zip(captions, prefixes, expected, strict=True):
+            assert caption.text == tokenizer.decode(tokens, skip_special_tokens=False)
+            likelihood = log_probabilities(model.gpt, prefix[0], tokens).sum()
+            assert caption.log_probability == pytest.approx(likelihood, abs=1e-3)
+    assert cut > 1
+
+
+def test_original_s_answer(model, tmp_path):
+    tokenizer = Tokenizer.from_file(str(model.folder.path / "tokenizer.json"))
+    captioner = stopping(model, tmp_path / "out", "")
+    question = "Кто на фото?"
+    with torch.no_grad():
+        asked = model.gpt.transformer.wte(torch.tensor(tokenizer.encode(question).ids))
+    expected = original_loop(model.gpt, torch.cat([prefix_of(model, photo()), asked])[None], -1)
+    answer = captioner.answer(photo(), question, stop="original")
+    assert answer.text == tokenizer.decode(expected, skip_special_tokens=False)
+
+
+def test_original_stop_goes_with_nothing_else(model):
+    for options in ({"beams": 1}, {"num_captions": 2}, {"seed": 1}):
+        with pytest.raises(OptionError, match=f"leave out {next(iter(options))}"):
+            model.captioner.caption(photo(), stop="original", **options)
+    with pytest.raises(OptionError, match="'sentence' or 'original'"):
+        model.captioner.caption(photo(), stop="end")
+    assert model.captioner.caption(photo(), stop="sentence") == model.captioner.caption(photo())
+
+
+class Scripted:
+    """Writes given tokens, for every photo and beam."""
+
+    def __init__(self, engine, script, vocabulary):
+        self.encode, self.script, self.vocabulary, self.steps = engine.encode, script, vocabulary, 0
+
+    def start(self, prefix, tokens, mask):
+        return self.logits(len(prefix), 0), 0
+
+    def step(self, tokens, state):
+        self.steps += 1
+        return self.logits(len(tokens), state + 1), state + 1
+
+    def select(self, state, rows):
+        return state
+
+    def logits(self, rows, place):
+        logits = np.zeros((rows, self.vocabulary), np.float32)
+        logits[:, self.script[place % len(self.script)]] = 30
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("written", "end", "beams"),
+    [
+        *(("Собака бежит", end, beams) for end in ("</s>", ".", "!", "\n") for beams in (1, 3)),
+        ("Кошка спит, рядом лежит мяч", ", рядом лежит мяч", 1),  # of beams, those that loop lose to others
+    ],
+)
+def test_default_stops(model, written, end, beams):
+    tokenizer, vocabulary = model.folder.tokenizer, model.folder.config.language_model.vocabulary
+    before = [*tokenizer.encode_prompt(written), *tokenizer.encode_prompt(end)]
+    engine = Scripted(model.engine, [*before, *tokenizer.encode(" Человек идёт по улице" + end)], vocabulary)
+    assert Captioner(model.folder.path, engine=engine).caption(photo(), beams=beams).text == written
+    if beams == 1:
+        assert engine.steps == len(before) - 1
 
 
 def photo(seed=0):

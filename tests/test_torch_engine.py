@@ -1,5 +1,7 @@
 """The torch engine against one uncached pass of the same model over unpadded sequences."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -123,9 +125,10 @@ class Network(torch.nn.Module):
         self.language_model = gpt2()
         self.mapper = torch.nn.Sequential(torch.nn.Linear(3, PREFIX * WIDTH), torch.nn.Dropout(0.5))
         self.labels = torch.nn.Linear(3, labels) if labels else None
+        self.encoder = SimpleNamespace(trunk=lambda pixels: pixels.mean(dim=(2, 3)))
+        self.config = SimpleNamespace(text_tower=None)
 
-    def encode(self, pixels):
-        means = pixels.mean(dim=(2, 3))
+    def heads(self, means):
         prefix = self.mapper(means).view(-1, PREFIX, WIDTH)
         return prefix, None if self.labels is None else self.labels(means)
 
@@ -138,7 +141,7 @@ def test_engine_encodes_with_its_network(labels):
     pixels = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)
     encoded = engine.encode(pixels)
     with torch.no_grad():
-        prefix, label_logits = network.encode(torch.tensor(pixels))
+        prefix, label_logits = network.heads(torch.tensor(pixels).mean(dim=(2, 3)))
     np.testing.assert_array_equal(encoded.prefix, prefix.numpy())
     if labels:
         np.testing.assert_array_equal(encoded.label_logits, label_logits.numpy())

@@ -24,7 +24,8 @@ from rucap.model.config import Calibration
 from rucap.model.folder import ModelFolder, Precision, find_model
 from rucap.model.sentence import checked_question, clean_answer, clean_caption
 from rucap.options import CaptionOptions, WritingOptions, generation_settings
-from rucap.results import Answer, Caption, Label, Ranking, Score
+from rucap.ranking import Method, ranker
+from rucap.results import Answer, Caption, Ranking, Score
 from rucap.writing import Writer
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class Captioner:
             return self.answer(photos, [questions], **options)[0]
         photos, asked = _paired(photos, questions)
         settings = generation_settings(self.folder, options, WritingOptions)
+        raw = options.get("stop") == "original"
         results: list[Any] = [self._checked(question, settings, errors) for question in asked]
         good = [index for index, question in enumerate(results) if isinstance(question, str)]
         of_photo: dict[object, list[int]] = {}  # a photo that comes again is not encoded again
@@ -121,38 +123,41 @@ class Captioner:
             for start in range(0, len(rows), BATCH):
                 of_photos, indices = zip(*rows[start : start + BATCH], strict=True)
                 texts = [results[index] for index in indices]
-                answers = self._answers(batch.encoded.take(np.array(of_photos)), texts, settings, indices)
+                answers = self._answers(batch.encoded.take(np.array(of_photos)), texts, settings, indices, raw)
                 for index, answer in zip(indices, answers, strict=True):
                     results[index] = answer
         return results
 
     @overload
-    def classify(self, photos: Source, labels: Sequence[str], *, form: str = ...) -> Ranking: ...  # type: ignore[overload-overlap]
-    @overload
-    def classify(self, photos: Photos, labels: Sequence[str], *, form: str = ...) -> list[Ranking]: ...
+    def classify(  # type: ignore[overload-overlap]
+        self, photos: Source, labels: Sequence[str], *, form: str = ..., method: Method | None = ...
+    ) -> Ranking: ...
     @overload
     def classify(
-        self, photos: Photos, labels: Sequence[str], *, form: str = ..., errors: Errors
+        self, photos: Photos, labels: Sequence[str], *, form: str = ..., method: Method | None = ...
+    ) -> list[Ranking]: ...
+    @overload
+    def classify(
+        self, photos: Photos, labels: Sequence[str], *, form: str = ..., method: Method | None = ..., errors: Errors
     ) -> list[Ranking | ImageError]: ...
     def classify(
-        self, photos: Source | Photos, labels: Sequence[str], *, form: str = "{label}", errors: Errors = "raise"
+        self,
+        photos: Source | Photos,
+        labels: Sequence[str],
+        *,
+        form: str = "{label}",
+        method: Method | None = None,
+        errors: Errors = "raise",
     ) -> Any:
-        """Ranks labels, put into `form` ("на фото {label}"), by what the photo adds to their probability.
+        """Ranks labels, put into `form` ("на фото {label}"), by how well they fit a photo.
 
-        A label's score is its pointwise mutual information with the photo, a token: the mean of log p(token | photo)
-        - log p(token | a blank photo), so that neither long nor rare labels lose (as in Holtzman et al., 2021).
+        `likelihood`: a label's score is its pointwise mutual information with the photo, a token: the mean of
+        log p(token | photo) - log p(token | a blank photo), so that neither long nor rare labels lose (as in Holtzman
+        et al., 2021). `similarity`: its score is CLIP's logit; for models with a text tower (see `TextTowerConfig`),
+        in the torch engine and the languages that the tower reads. None takes the similarity where there is one.
         """
-        names = list(dict.fromkeys([labels] if isinstance(labels, str) else labels))
-        if not names or "{label}" not in form:
-            raise OptionError("give at least one label, and {label} in the form")
-        texts = [self._tokens(form.replace("{label}", name)) for name in names]
-        (priors,) = self._writer.likelihoods(self._writer.blank, texts)
-
-        def rank(encoded: Encoded, _: Sequence[int]) -> list[Ranking]:
-            rows = self._writer.likelihoods(encoded, texts)
-            return [_ranking(names, [float((p - q).mean()) for p, q in zip(row, priors, strict=True)]) for row in rows]
-
-        return self._each(photos, rank, errors)
+        rank = ranker(self.folder, self.engine, self._writer, labels, form, method)
+        return self._each(photos, lambda encoded, _: rank(encoded), errors)
 
     @overload
     def score(self, photos: Source, texts: Sequence[str]) -> list[Score]: ...  # type: ignore[overload-overlap]
@@ -166,7 +171,8 @@ class Captioner:
         if not texts:
             raise OptionError("give at least one text to score")
         end = self.folder.tokenizer.id_of(self.config.generation.end_tokens[0])
-        tokens = [[*self._tokens(text), end] for text in texts]
+        tokenizer, forms = self.folder.tokenizer, self.config.prompts
+        tokens = [[*prompts.some_text_tokens(tokenizer, forms, text), end] for text in texts]
 
         def scores(encoded: Encoded, _: Sequence[int]) -> list[list[Score]]:
             rows = self._writer.likelihoods(encoded, tokens)
@@ -199,23 +205,22 @@ class Captioner:
 
     def _caption_writer(self, options: CaptionOptions) -> Callable[[Encoded, Sequence[int]], list[Caption]]:
         """Checks the options, before any photo is loaded."""
-        count = options.get("num_captions", 1)
+        count, raw = options.get("num_captions", 1), options.get("stop") == "original"
         settings = generation_settings(self.folder, options, CaptionOptions, count, options.get("begin", ""))
         prompt = prompts.caption_tokens(self.folder.tokenizer, self.config.prompts, options.get("detail"))
 
         def write(encoded: Encoded, places: Sequence[int]) -> list[Caption]:
             return [
-                self._caption(each, count)
+                self._caption(each, count, raw)
                 for each in self._writer.write(encoded, [prompt] * len(places), settings, places)
             ]
 
         return write
 
-    def _caption(self, hypotheses: Sequence[Hypothesis], count: int) -> Caption:
+    def _caption(self, hypotheses: Sequence[Hypothesis], count: int, raw: bool) -> Caption:
         found: dict[str, Caption] = {}
         for hypothesis in hypotheses:
-            text = self.folder.tokenizer.decode(hypothesis.tokens)
-            text = clean_caption(text, self.config.language, hypothesis.finished)
+            text = self._text(hypothesis, clean_caption, raw)
             confidence = _confidence(self.config.caption_calibration, hypothesis)
             found.setdefault(text.lower(), Caption(text, confidence, hypothesis.log_probability))
         best, *others = [caption for text, caption in found.items() if text] or list(found.values())
@@ -234,26 +239,29 @@ class Captioner:
         return question
 
     def _answers(
-        self, encoded: Encoded, questions: Sequence[str], settings: GenerationSettings, numbers: Sequence[int]
+        self,
+        encoded: Encoded,
+        questions: Sequence[str],
+        settings: GenerationSettings,
+        numbers: Sequence[int],
+        raw: bool,
     ) -> list[Answer]:
         asked = [prompts.question_tokens(self.folder.tokenizer, self.config.prompts, each) for each in questions]
         found = self._writer.write(encoded, asked, settings, numbers)
-        return [self._answer(question, hypotheses) for question, hypotheses in zip(questions, found, strict=True)]
+        return [self._answer(question, each, raw) for question, each in zip(questions, found, strict=True)]
 
-    def _answer(self, question: str, hypotheses: Sequence[Hypothesis]) -> Answer:
+    def _answer(self, question: str, hypotheses: Sequence[Hypothesis], raw: bool) -> Answer:
         """The likeliest that says anything."""
         for hypothesis in hypotheses:
-            text = self.folder.tokenizer.decode(hypothesis.tokens)
-            if text := clean_answer(text, self.config.language, hypothesis.finished):
+            if text := self._text(hypothesis, clean_answer, raw):
                 break
         confidence = _confidence(self.config.answer_calibration, hypothesis)
         return Answer(question, text, confidence, hypothesis.log_probability)
 
-    def _tokens(self, text: str) -> list[int]:
-        tokens = prompts.text_tokens(self.folder.tokenizer, self.config.prompts, text)
-        if not tokens:
-            raise OptionError("a text is empty: leave it out")
-        return tokens
+    def _text(self, hypothesis: Hypothesis, clean: Callable[[str, str, bool], str], raw: bool) -> str:
+        """What was written: clean, or all of it as it is."""
+        text = self.folder.tokenizer.decode(hypothesis.tokens, special=raw)
+        return text if raw else clean(text, self.config.language, hypothesis.finished)
 
 
 def _listed(photos: Source | Photos) -> Photos | None:
@@ -276,9 +284,3 @@ def _confidence(calibration: Calibration | None, hypothesis: Hypothesis) -> floa
         return None
     mean = hypothesis.log_probability / len(hypothesis.token_log_probabilities)
     return (1 + math.tanh((calibration.slope * mean + calibration.bias) / 2)) / 2  # the sigmoid, without overflow
-
-
-def _ranking(names: Sequence[str], scores: Sequence[float]) -> Ranking:
-    weights = np.exp(np.array(scores) - max(scores))
-    labels = [Label(n, float(p), s) for n, p, s in zip(names, weights / weights.sum(), scores, strict=True)]
-    return Ranking(tuple(sorted(labels, key=lambda label: -label.score)))

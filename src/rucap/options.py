@@ -13,6 +13,9 @@ from rucap.model import prompts
 from rucap.model.folder import ModelFolder
 from rucap.model.sentence import repeats
 
+Stop = Literal["sentence", "original"]
+ORIGINAL_TOKENS = 67
+"""That ClipCap's `generate2` writes at most (its `entry_length`)."""
 Detail = Literal["short", "normal", "detailed"]
 TOKENS_PER_WORD = 4
 """Room left for a word where a number of words is asked for; Russian takes two tokens a word of a small vocabulary."""
@@ -35,6 +38,10 @@ class WritingOptions(TypedDict, total=False):
     top_k: int
     seed: int
     """The same seed draws the same texts for the same list of photos."""
+    stop: Stop
+    """`sentence`: a text ends at an end token, a sentence's end, a line break or a clause said again, whichever comes
+    first, and comes back clean. `original`: to the token what the program writes that the model was published with,
+    for comparison (see `original_settings`); no other option goes with it."""
 
 
 class CaptionOptions(WritingOptions, total=False):
@@ -55,6 +62,10 @@ def generation_settings(
     names: frozenset[str] = vars(known)["__optional_keys__"]
     if unknown := sorted(set(options) - names):
         raise OptionError(f"unknown option {unknown[0]!r}; options are {', '.join(sorted(names))}")
+    if (stop := options.get("stop", "sentence")) == "original":
+        return original_settings(folder, options)
+    if stop != "sentence":
+        raise OptionError(f"stop {stop!r}: it is 'sentence' or 'original'")
     defaults, tokenizer = folder.config.generation, folder.tokenizer
     vocabulary = folder.config.language_model.vocabulary
     sample = any(name in options for name in ("temperature", "top_p", "top_k"))
@@ -90,3 +101,18 @@ def generation_settings(
         # A beam that loops is likely and would win if it need not end by itself; one alone can only be cut.
         stops=repeats if beams == 1 else None,
     )
+
+
+def original_settings(folder: ModelFolder, options: WritingOptions) -> GenerationSettings:
+    """ClipCap's `generate2`: the likeliest token each time (its top-p filter never drops that one), 67 at most.
+
+    A text ends with the first token of the config's `original_stop`, which it keeps. Raises OptionError for a model
+    that is not ClipCap's, and for any other option.
+    """
+    stop = folder.config.generation.original_stop
+    if stop is None:
+        raise OptionError("stop 'original': this model has no original; leave stop out")
+    if others := sorted(set(options) - {"stop"}):
+        raise OptionError(f"stop 'original' writes as the original does: leave out {others[0]}")
+    last = folder.tokenizer.encode(stop)[0] if stop else None
+    return GenerationSettings(end_tokens=(), max_tokens=ORIGINAL_TOKENS, stops=lambda written: written[-1] == last)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -10,7 +11,10 @@ class Caption:
     """A caption of a photo."""
 
     text: str
-    """A clean sentence: capital letter, no full stop. Empty in the rare case that the model wrote nothing."""
+    """A clean sentence: capital letter, no full stop. Empty in the rare case that the model wrote nothing.
+
+    With stop="original" all that was written, as it is.
+    """
     confidence: float | None
     """0 to 1, how likely the caption is right (calibrated on a dev split); None for a model without calibration."""
     log_probability: float
@@ -37,9 +41,10 @@ class Label:
 
     name: str
     probability: float
-    """Among the labels given: they sum to 1."""
+    """Among the labels given: they sum to 1. By the similarity of a SigLIP each label's own."""
     score: float
-    """What the photo adds to the label's log-probability, in nats a token; above 0 it speaks for the label."""
+    """By likelihood, what the photo adds to the label's log-probability, in nats a token; above 0 it speaks for the
+    label. By similarity, CLIP's logit: a scaled cosine."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Ranking:
     """Labels from the likeliest to the least likely."""
 
     labels: tuple[Label, ...]
+    method: Literal["similarity", "likelihood"] = "likelihood"
+    """What the labels were ranked by."""
 
     @property
     def best(self) -> Label:

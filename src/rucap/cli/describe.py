@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -120,6 +120,7 @@ def ask(
 @photos_argument
 @option("--label", "labels", multiple=True, required=True, metavar=say("metavar.text"))
 @option("--form", "form", default="{label}", show_default=True, metavar=say("metavar.text"))
+@option("--method", "method", type=click.Choice(["similarity", "likelihood"]))
 @option("--recursive/--no-recursive", "recursive", default=True)
 @option("--json", "as_json", is_flag=True)
 @option("--output", "output", type=click.Path(path_type=Path), metavar=say("metavar.output"))
@@ -128,6 +129,7 @@ def classify(
     photos: tuple[str, ...],
     labels: tuple[str, ...],
     form: str,
+    method: Literal["similarity", "likelihood"] | None,
     recursive: bool,
     as_json: bool,
     output: Path | None,
@@ -141,12 +143,14 @@ def classify(
     from rucap.cli.rows import open_sink, process
 
     captioner = open_captioner(model, precision, threads)
-    captioner.classify([], labels, form=form)
+    captioner.classify([], labels, form=form, method=method)
 
     def rank(items: list[Item]) -> list[Row]:
         return fill_rows(
             items,
-            lambda good: captioner.classify([item.source for item in good], labels, form=form, errors="return"),
+            lambda good: captioner.classify(
+                [item.source for item in good], labels, form=form, method=method, errors="return"
+            ),
             _ranking_fields,
         )
 

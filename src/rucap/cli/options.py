@@ -48,6 +48,7 @@ def writing_options(function: Function) -> Function:
         option("--top-p", "top_p", type=float, metavar="P"),
         option("--top-k", "top_k", type=COUNT, metavar="K"),
         option("--seed", "seed", type=click.IntRange(min=0), metavar="N"),
+        option("--stop", "stop", type=click.Choice(["sentence", "original"])),
     )
 
 

@@ -14,7 +14,7 @@ class GenerationSettings:
     """How to write. Raises OptionError naming the field when a value, or a combination of them, has no meaning."""
 
     end_tokens: tuple[int, ...]
-    """Each of these ends a sequence; none is part of a hypothesis's tokens."""
+    """Each of these ends a sequence; none is part of a hypothesis's tokens. May be empty where `stops` is given."""
     max_tokens: int = 40
     """Steps at most, the end token's among them."""
     min_tokens: int = 0
@@ -56,7 +56,7 @@ class GenerationSettings:
         for name, lowest in _LOWEST.items():
             if getattr(self, name) < lowest:
                 raise OptionError(f"{name} is {getattr(self, name)}: give {lowest} or more")
-        if not self.end_tokens:
+        if not self.end_tokens and self.stops is None:
             raise OptionError("end_tokens is empty: name a token that ends a sequence")
         if not self.temperature > 0:
             raise OptionError(f"temperature is {self.temperature}: give more than 0, or turn sampling off")

@@ -35,4 +35,4 @@ def load_engine(
     from rucap.engines.torch import TorchEngine
     from rucap.network.prefix_captioner import load_network
 
-    return TorchEngine(load_network(folder.config, folder.weights_file), device)
+    return TorchEngine(load_network(folder.config, folder.weights_file), device, text_tower=folder.text_tower_file)

@@ -63,6 +63,10 @@ class OnnxEngine:
         found = dict(zip(names, session.run(names, {"pixels": pixels}), strict=True))
         return Encoded(found["prefix"], found.get("label_logits"))
 
+    def embed_texts(self, tokens: Integers) -> Floats | None:
+        """See `Engine.embed_texts`: None, there is no graph of a text tower."""
+        return None
+
     def start(self, prefix: Floats, tokens: Integers, mask: Booleans) -> tuple[Floats, State]:
         """See `Engine.start`."""
         decoder = self._loaded_decoder()

@@ -24,9 +24,13 @@ class Encoded:
     label_logits: Floats | None
     """[batch, labels]: the encoder's own classifier, for hints; None where the model has none."""
 
+    embedding: Floats | None = None
+    """[batch, width]: its CLIP embedding, not normalised; None where there are no texts to compare it with."""
+
     def take(self, rows: Integers) -> Encoded:
         """The photos at `rows`, in that order."""
-        return Encoded(self.prefix[rows], None if self.label_logits is None else self.label_logits[rows])
+        labels, embedding = (None if each is None else each[rows] for each in (self.label_logits, self.embedding))
+        return Encoded(self.prefix[rows], labels, embedding)
 
 
 class Engine(Protocol):
@@ -34,6 +38,13 @@ class Engine(Protocol):
 
     def encode(self, pixels: Floats) -> Encoded:
         """Maps preprocessed photos, [batch, 3, height, width], to prefixes and label logits."""
+        ...
+
+    def embed_texts(self, tokens: Integers) -> Floats | None:
+        """Maps texts [texts, length], see `ModelFolder.text_tokens`, to embeddings [texts, width], not normalised.
+
+        None where there is no text tower to do it.
+        """
         ...
 
     def start(self, prefix: Floats, tokens: Integers, mask: Booleans) -> tuple[Floats, State]:

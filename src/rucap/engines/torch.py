@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 import inspect
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -122,15 +124,35 @@ class TorchEngine(TorchLanguageModel):
         network: PrefixCaptioner,
         device: str | torch.device | None = None,
         autocast: torch.dtype | None = None,
+        text_tower: Path | None = None,
     ) -> None:
+        """`text_tower`: the file of its weights, loaded when it is first needed."""
         self.network = network.eval() if device is None else network.to(device).eval()
         super().__init__(network.language_model, autocast)
+        self._text_tower_file, self._loading = text_tower, threading.Lock()
+        self._text_tower: torch.nn.Module | None = None
 
     def encode(self, pixels: Floats) -> Encoded:
         """See `Engine.encode`."""
         with self._running():
-            prefix, label_logits = self.network.encode(self._tensor(pixels))
-            return Encoded(_numpy(prefix), None if label_logits is None else _numpy(label_logits))
+            features = self.network.encoder.trunk(self._tensor(pixels))
+            prefix, label_logits = self.network.heads(features)
+            embedding = features if self.network.config.text_tower else None
+            labels, embedded = (None if each is None else _numpy(each) for each in (label_logits, embedding))
+            return Encoded(_numpy(prefix), labels, embedded)
+
+    def embed_texts(self, tokens: Integers) -> Floats | None:
+        """See `Engine.embed_texts`. Raises ModelError for a tower's file that does not fit."""
+        from rucap.network.text_tower import load_text_tower, text_embeddings
+
+        config = self.network.config.text_tower
+        if self._text_tower_file is None or config is None:
+            return None
+        with self._loading:
+            if self._text_tower is None:
+                self._text_tower = load_text_tower(config, self._text_tower_file).to(self.model.device)
+        with self._running():
+            return _numpy(text_embeddings(self._text_tower, self._tensor(tokens)))
 
 
 def _positions(mask: torch.Tensor) -> torch.Tensor:

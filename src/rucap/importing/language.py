@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tokenizers
 import torch
@@ -17,6 +17,9 @@ from rucap.network.pretrained import first_line, quiet_transformers
 
 SENTENCE_ENDS = (".", "!", "?", "…", " .", "\n")
 """Texts of one token each that end a caption: ClipCap's models were trained without an end token."""
+
+ORIGINAL_STOPS = {"ru": "", "en": "."}
+"""How the published captioners ended: ClipCap at a full stop, ruImageCaptioning at a word that never came."""
 
 
 def read_language_model(folder: Path) -> tuple[LanguageModelConfig, Any]:
@@ -69,7 +72,11 @@ def _converted(folder: Path) -> tokenizers.Tokenizer:
     return inner
 
 
-def generation_defaults(inner: tokenizers.Tokenizer, config: Any) -> GenerationDefaults:  # noqa: ANN401
+def generation_defaults(
+    inner: tokenizers.Tokenizer,
+    config: Any,  # noqa: ANN401
+    language: Literal["ru", "en"],
+) -> GenerationDefaults:
     """How a model of this tokenizer stops: at the end of a sentence or at its end token, whichever comes first.
 
     The full stop leads, as the end that counts when a given text is scored: ClipCap's training had no other. Other
@@ -83,7 +90,9 @@ def generation_defaults(inner: tokenizers.Tokenizer, config: Any) -> GenerationD
     if not ends:
         raise ModelError("the language model's tokenizer has no end token and no full stop: nothing could end a text")
     return GenerationDefaults(
-        end_tokens=tuple(ends), suppressed_tokens=tuple(sorted(tokenizer.special_tokens - {*ends}))
+        end_tokens=tuple(ends),
+        suppressed_tokens=tuple(sorted(tokenizer.special_tokens - {*ends})),
+        original_stop=ORIGINAL_STOPS[language],
     )
 
 

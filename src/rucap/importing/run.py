@@ -14,8 +14,10 @@ from rucap.errors import ModelError
 from rucap.importing.checkpoint import LANGUAGE_MODEL, MAPPER, Checkpoint, read_checkpoint
 from rucap.importing.folders import part_folder
 from rucap.importing.language import generation_defaults, language_model_tensors, read_language_model, read_tokenizer
+from rucap.importing.text import Text, read_text
 from rucap.importing.vision import read_vision
 from rucap.model.config import ModelConfig, PromptsConfig, write_config
+from rucap.model.folder import TEXT_TOWER
 from rucap.network.prefix_captioner import PrefixCaptioner, write_tensors
 
 QUESTION_FORMS: dict[str, dict[str, str]] = {
@@ -41,9 +43,9 @@ def import_checkpoint(
     """Writes a captioner to the folder `output` (made by this call) and returns it; `rucap export` does the rest.
 
     `language_model` and `vision` are hub ids or folders as transformers writes them; the language model's weights come
-    from the checkpoint where it has them. `name`: the model's, by default the folder's. `normalize_prefix`: as the
-    captioner was trained. `half`: weights in float16. Raises ModelError naming the file or tensor at fault; then there
-    is no folder.
+    from the checkpoint where it has them. The text half of a whole CLIP comes along, to rank labels with. `name`: the
+    model's, by default the folder's. `normalize_prefix`: as the captioner was trained. `half`: weights in float16.
+    Raises ModelError naming the file or tensor at fault; then there is no folder.
     """
     if output.exists():
         raise ModelError(f"{output}: is there already; give another folder, or remove it")
@@ -55,7 +57,8 @@ def import_checkpoint(
     found = read_checkpoint(checkpoint, settings.width, normalize_prefix)
     weights = found.language_model or language_model_tensors(part_folder(language_model, weights=True))
     report(f"reading the vision encoder {vision}")
-    seeing = read_vision(part_folder(vision, weights=True))
+    vision_folder = part_folder(vision, weights=True)
+    seeing, text = read_vision(vision_folder), _text_half(vision_folder, report)
     if found.features != seeing.config.width:
         raise ModelError(
             f"{checkpoint}: its mapper takes {found.features} features and {vision} gives {seeing.config.width};"
@@ -68,7 +71,8 @@ def import_checkpoint(
         mapper=found.config,
         language_model=settings,
         prompts=PromptsConfig(caption="", question=QUESTION_FORMS[question_form][language], first_letter="as_written"),
-        generation=generation_defaults(tokenizer, transformers_config),
+        generation=generation_defaults(tokenizer, transformers_config, language),
+        text_tower=text.config if text else None,
         card={"sources": {"captioner": checkpoint.name, **_names(language_model, vision)}},
     )
     tensors = _fitting(found, weights, config, checkpoint)
@@ -79,9 +83,22 @@ def import_checkpoint(
     partial.mkdir(parents=True)
     write_config(config, partial / "config.json")
     tokenizer.save(str(partial / "tokenizer.json"))
-    write_tensors(tensors, partial / "model.safetensors", torch.float16 if half else torch.float32)
+    dtype = torch.float16 if half else torch.float32
+    write_tensors(tensors, partial / "model.safetensors", dtype)
+    if text:
+        text.tokenizer.save(str(partial / "text_tokenizer.json"))
+        write_tensors(text.tensors, partial / TEXT_TOWER, dtype)
     partial.replace(output)
     return output
+
+
+def _text_half(vision: Path, report: Callable[[str], None]) -> Text | None:
+    """What labels can be compared with, where it is there; a captioner does without."""
+    try:
+        return read_text(vision) if vision.is_dir() else None
+    except ModelError as error:
+        report(f"labels cannot be ranked by similarity: {error}")
+        return None
 
 
 def _names(language_model: str | Path, vision: str | Path) -> dict[str, str]:

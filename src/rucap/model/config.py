@@ -46,6 +46,23 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True)
+class TextTowerConfig:
+    """The text half of the encoder's CLIP or SigLIP: labels become embeddings beside those of photos.
+
+    Its weights are in `text_tower.safetensors`; `text_tokenizer.json` also says how texts are cut and padded.
+    """
+
+    languages: tuple[str, ...]
+    """Those of "ru" and "en" that it reads."""
+    scale: float
+    """A photo's logit for a label is scale * cosine + bias."""
+    bias: float | None
+    """SigLIP's; None for CLIP. With one a label's probability is the logit's sigmoid, without, all labels' softmax."""
+    settings: dict[str, Any]
+    """transformers' CLIPTextConfig or SiglipTextConfig as a dict."""
+
+
+@dataclass(frozen=True)
 class MapperConfig:
     """The mapping network: [cells, width] features to `prefix_length` vectors of the language model's width."""
 
@@ -120,6 +137,9 @@ class GenerationDefaults:
     end_tokens: tuple[str, ...] = ("<end>",)
     suppressed_tokens: tuple[str, ...] = ()
     """Tokens never written, by name: pad, begin markers and the like."""
+    original_stop: str | None = None
+    """The text whose first token ended what the model's authors wrote with it, "" where nothing did before 67 tokens;
+    None for a model that is not ClipCap's."""
 
 
 @dataclass(frozen=True)
@@ -142,11 +162,18 @@ class ModelConfig:
     prompts: PromptsConfig
     generation: GenerationDefaults
     hints: HintsConfig | None = None
+    text_tower: TextTowerConfig | None = None
     caption_calibration: Calibration | None = None
     answer_calibration: Calibration | None = None
     card: dict[str, Any] = field(default_factory=dict)
     """What the model card says: licence, data, terms, measured scores."""
     format_version: int = 1
+
+    @property
+    def files(self) -> list[str]:
+        """The names of the small files that stand beside config.json."""
+        hints = [self.hints.file] if self.hints else []
+        return ["tokenizer.json", *hints, *(["text_tokenizer.json"] if self.text_tower else [])]
 
 
 def from_dict(kind: type[Config], values: object, where: str) -> Config:

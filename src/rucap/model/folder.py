@@ -5,26 +5,33 @@ the file of config.hints          where the model takes hints
 onnx/{encoder,decoder}.onnx       for running, float32
 onnx/{encoder,decoder}.int8.onnx  for running, quantised
 model.safetensors                 for training and the torch engine
+text_tokenizer.json               where labels are compared by similarity
+text_tower.safetensors            for that, in the torch engine
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
 from rucap.errors import ModelError, OptionError
 from rucap.model.config import ModelConfig, read_config
 from rucap.model.hints import Hints
 from rucap.model.names import named_models
-from rucap.model.tokenizer import Tokenizer
+from rucap.model.tokenizer import Tokenizer, read_tokenizer
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 Part = Literal["encoder", "decoder"]
 Precision = Literal["int8", "float32"]
+TEXT_TOWER = "text_tower.safetensors"
 SUFFIXES: dict[str, str] = {"int8": ".int8.onnx", "float32": ".onnx"}
 
 
@@ -68,6 +75,18 @@ class ModelFolder:
             if file.is_file():
                 return file
         raise ModelError(f"{files[-1]}: no such file; `rucap export {self.path}` makes it from model.safetensors")
+
+    def text_tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Tokens [texts, length] as the text tower reads them: cut and padded. Raises ModelError as `Tokenizer`."""
+        tokenizer = read_tokenizer(self.path / "text_tokenizer.json")
+        tokenizer.encode_special_tokens = True  # their names in a text are plain characters
+        return np.array([read.ids for read in tokenizer.encode_batch(list(texts))], dtype=np.int64)
+
+    @property
+    def text_tower_file(self) -> Path | None:
+        """The text tower's torch weights, where there are some."""
+        file = self.path / TEXT_TOWER
+        return file if self.config.text_tower and file.is_file() else None
 
     @property
     def weights_file(self) -> Path:

@@ -87,8 +87,8 @@ def _download_model(repository: str, made: Path, folder: Path) -> None:
             f"{repository}: not a captioner of rucap's ({error}); one of ClipCap's kind comes in by"
             " `rucap models import`"
         ) from None
-    named = ["tokenizer.json", *([config.hints.file] if config.hints else [])]
-    download(repository, [*named, "model.safetensors", "onnx/*"], made)
+    named = config.files
+    download(repository, [*named, "model.safetensors", "text_tower.safetensors", "onnx/*"], made)
     either = [["model.safetensors"], ["onnx/encoder.onnx", "onnx/decoder.onnx"]]
     either.append([name.replace(".onnx", ".int8.onnx") for name in either[1]])
     if not _all_there(made, named) or not any(_all_there(made, files) for files in either):

@@ -38,6 +38,13 @@ def text_tokens(tokenizer: Tokenizer, prompts: PromptsConfig, text: str) -> list
     return tokenizer.encode(fed_text(prompts, text))
 
 
+def some_text_tokens(tokenizer: Tokenizer, prompts: PromptsConfig, text: str) -> list[int]:
+    """`text_tokens` of a text that is to say something. Raises OptionError for an empty one."""
+    if not (tokens := text_tokens(tokenizer, prompts, text)):
+        raise OptionError("a text is empty: leave it out")
+    return tokens
+
+
 def banned_tokens(tokenizer: Tokenizer, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
     """Token sequences that write these words (or phrases), as given, within a text or at its beginning.
 

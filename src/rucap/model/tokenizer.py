@@ -41,22 +41,8 @@ class Tokenizer:
 
     @classmethod
     def from_file(cls, path: Path) -> Tokenizer:
-        """Reads `tokenizer.json`. Raises ModelError when it is missing, too large or not of the library's form."""
-        try:
-            size = path.stat().st_size
-            if size > MAX_FILE_BYTES:
-                raise ModelError(f"{path}: {size} bytes are too many for a tokenizer (at most {MAX_FILE_BYTES})")
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise ModelError(f"{path}: no such file; a model folder holds tokenizer.json") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ModelError(f"{path}: cannot be read: {error}") from None
-        try:
-            return cls(tokenizers.Tokenizer.from_str(text))
-        except ModelError:
-            raise
-        except Exception as error:  # the library raises plain Exception
-            raise ModelError(f"{path}: not a tokenizer.json of the tokenizers library: {error}") from None
+        """Reads `tokenizer.json`. Raises ModelError as `read_tokenizer`."""
+        return cls(read_tokenizer(path))
 
     def __len__(self) -> int:
         """The number of token ids: the largest id and one."""
@@ -103,9 +89,9 @@ class Tokenizer:
                 tokens.extend(self.encode(text))
         return tokens
 
-    def decode(self, tokens: Iterable[int]) -> str:
-        """The text of tokens, without the special ones."""
-        return str(self._inner.decode([int(token) for token in tokens], skip_special_tokens=True))
+    def decode(self, tokens: Iterable[int], special: bool = False) -> str:
+        """The text of tokens, with the names of the special ones if `special`."""
+        return str(self._inner.decode([int(token) for token in tokens], skip_special_tokens=not special))
 
     @cached_property
     def word_starts(self) -> npt.NDArray[np.bool_]:
@@ -115,6 +101,23 @@ class Tokenizer:
             starts[index] = token.startswith(WORD_START_MARKS)
         starts.flags.writeable = False
         return starts
+
+
+def read_tokenizer(path: Path) -> tokenizers.Tokenizer:
+    """The library's tokenizer of a file. Raises ModelError when it is missing, too large or not of its form."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise ModelError(f"{path}: {size} bytes are too many for a tokenizer (at most {MAX_FILE_BYTES})")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ModelError(f"{path}: no such file; a model folder holds {path.name}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path}: cannot be read: {error}") from None
+    try:
+        return tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # the library raises plain Exception
+        raise ModelError(f"{path}: not a tokenizer.json of the tokenizers library: {error}") from None
 
 
 def _fill(piece: str, fields: dict[str, str]) -> str:

@@ -54,7 +54,10 @@ class PrefixCaptioner(nn.Module):
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor | None]:
         """Maps pixels [batch, 3, size, size] to the prefix and, where hints are used, label logits [batch, labels]."""
-        features = self.encoder.trunk(pixels)
+        return self.heads(self.encoder.trunk(pixels))
+
+    def heads(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        """`encode` from the trunk's features on."""
         labels = self.encoder.label_logits(features) if self.config.hints else None
         return self.prefix(features), labels
 

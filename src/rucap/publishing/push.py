@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rucap.errors import ModelError, OptionError, RucapError
-from rucap.model.folder import HUB_ID, ModelFolder
+from rucap.model.folder import HUB_ID, TEXT_TOWER, ModelFolder
 from rucap.publishing.card import model_card
 from rucap.publishing.facts import card_facts
 
 CARD = "README.md"
 PAPERS = ("LICENSE", "NOTICE")
-STALE = ["onnx/*", "model.safetensors"]
+STALE = ["onnx/*", "model.safetensors", TEXT_TOWER]
 """Removed from the repository where this version of the model lacks them: graphs of other weights must not stay."""
 
 
@@ -82,7 +82,7 @@ def _write(model: ModelFolder, hub_id: str, place: Path) -> None:
 def _model_files(model: ModelFolder) -> tuple[list[str], bool]:
     """The files that make the model up, checkpoints and logs of its training left out; whether it has all graphs."""
     config = model.config
-    names = ["config.json", "tokenizer.json", *([config.hints.file] if config.hints else [])]
+    names = ["config.json", *config.files]
     weights = (model.path / "model.safetensors").is_file()
     try:
         graphs = all(model.onnx_file(part).is_file() for part in ("encoder", "decoder"))
@@ -91,6 +91,7 @@ def _model_files(model: ModelFolder) -> tuple[list[str], bool]:
     if not graphs and not weights:
         raise ModelError(f"{model.path}: holds no weights; a model has model.safetensors, or graphs in onnx/")
     names += ["model.safetensors"] if weights else []
+    names += [TEXT_TOWER] if model.text_tower_file else []
     names += sorted(f"onnx/{path.name}" for path in (model.path / "onnx").glob("*.onnx*") if path.suffix != ".part")
     licence = card_facts(config).licence_link
     own = [CARD, *PAPERS, *([licence] if licence and Path(licence).name == licence else [])]

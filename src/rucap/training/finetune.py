@@ -11,7 +11,7 @@ import torch
 from rucap.data.records import Record, read_records
 from rucap.errors import DataError
 from rucap.model.config import write_config
-from rucap.model.folder import ModelFolder
+from rucap.model.folder import TEXT_TOWER, ModelFolder
 from rucap.network.prefix_captioner import load_network, save_weights
 from rucap.training.config import StageConfig, TrainingConfig
 from rucap.training.examples import Writer
@@ -56,7 +56,7 @@ def finetune(
     kept = {name: fact for name, fact in folder.config.card.items() if name in ("licence", "data", "sources")}
     model = replace(folder.config, caption_calibration=None, answer_calibration=None, card=kept)
     write_config(model, output / "config.json")
-    for name in ("tokenizer.json", *([model.hints.file] if model.hints else [])):
+    for name in (*model.files, *([TEXT_TOWER] if folder.text_tower_file else [])):
         shutil.copyfile(source / name, output / name)
     config = TrainingConfig((str(data),), model, (stage,), views=views, evaluations=6)
     writer = Writer(folder.tokenizer, model.prompts, folder.hints)
