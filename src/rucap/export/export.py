@@ -71,13 +71,12 @@ def export_model(path: Path, data: Sequence[Path] = (), dev_photos: int | None =
     folder = ModelFolder.open(path)
     network = load_network(folder.config, folder.weights_file)
     sets = {each.stem: read_records(each) for each in data}
-    graphs = encoder_graph(network, Float32()), decoder_graph(network.language_model, Float32())
-    exact = _written(graphs, path, "float32")
+    language_model = network.language_model
+    exact = _written((encoder_graph(network, Float32()), decoder_graph(language_model, Float32())), path, "float32")
     dev = {name: [r for r in records if r.split == "dev"][:dev_photos] for name, records in sets.items()}
     parity = _checked_parity(folder, network, [r for records in dev.values() for r in records])
     train = [record for records in sets.values() for record in records if record.split == "train"]
-    graphs = _int8_encoder(folder, network, train), decoder_graph(network.language_model, Int8())
-    rounded = _written(graphs, path, "int8")
+    rounded = _written((_int8_encoder(folder, network, train), decoder_graph(language_model, Int8())), path, "int8")
     costs = tuple(int8_cost(folder, name, records) for name, records in dev.items() if records)
     return ExportReport((*exact, *rounded), parity, costs)
 

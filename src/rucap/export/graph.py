@@ -5,7 +5,7 @@ It knows ONNX, and nothing of the networks that are written in it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,22 +81,25 @@ class Graph:
         constants = {name: values for name, values in self._constants.items() if name in read}
         # Checked with its large constants declared as inputs: the checker takes no more than 2 GB.
         large = [value(name, v.dtype.name, *v.shape) for name, v in constants.items() if v.nbytes > LARGE]
-        small = [numpy_helper.from_array(v, name) for name, v in constants.items() if v.nbytes <= LARGE]
+        small = {name: values for name, values in constants.items() if values.nbytes <= LARGE}
         onnx.checker.check_model(self._model([*inputs, *large], outputs, small), full_check=True)
-        return self._model(inputs, outputs, [numpy_helper.from_array(v, name) for name, v in constants.items()])
+        return self._model(inputs, outputs, constants)
 
     def _model(
         self,
         inputs: Sequence[onnx.ValueInfoProto],
         outputs: Sequence[onnx.ValueInfoProto],
-        constants: Sequence[onnx.TensorProto],
+        constants: Mapping[str, Array],
     ) -> onnx.ModelProto:
-        return helper.make_model(
-            helper.make_graph(self._nodes, "rucap", inputs, outputs, constants),
+        model = helper.make_model(
+            helper.make_graph(self._nodes, "rucap", inputs, outputs),
             opset_imports=[helper.make_opsetid("", OPSET)],
             ir_version=IR_VERSION,
             producer_name="rucap",
         )
+        for name, values in constants.items():  # given to onnx's helpers, each would be copied twice more
+            model.graph.initializer.append(numpy_helper.from_array(values, name))
+        return model
 
     def _append(
         self, operation: str, inputs: Sequence[str], outputs: Sequence[str], name: str, attributes: dict[str, Any]
