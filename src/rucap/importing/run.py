@@ -40,7 +40,7 @@ def import_checkpoint(
     half: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> Path:
-    """Writes a captioner to the folder `output` (made by this call) and returns it; `rucap export` does the rest.
+    """Writes a captioner to the folder `output` (made by this call) and returns it; `write_graphs` does the rest.
 
     `language_model` and `vision` are hub ids or folders as transformers writes them; the language model's weights come
     from the checkpoint where it has them. The text half of a whole CLIP comes along, to rank labels with. `name`: the

@@ -4,6 +4,7 @@ config.json, tokenizer.json       always
 the file of config.hints          where the model takes hints
 onnx/{encoder,decoder}.onnx       for running, float32
 onnx/{encoder,decoder}.int8.onnx  for running, quantised
+onnx/*.onnx.data                  the weights of a large graph
 model.safetensors                 for training and the torch engine
 text_tokenizer.json               where labels are compared by similarity
 text_tower.safetensors            for that, in the torch engine
