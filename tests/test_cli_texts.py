@@ -83,6 +83,15 @@ def test_errors_that_users_meet_are_translated(russian, pattern):
             assert messages.translated(error) != error, f"{path}: {text}"
 
 
+def test_what_has_no_onnx_export_is_said_in_russian(russian):
+    for path in (SOURCES / "export").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "NoExportError":
+                parts = node.args[0].values if isinstance(node.args[0], ast.JoinedStr) else node.args
+                error = "".join(part.value if isinstance(part, ast.Constant) else "X1" for part in parts)
+                assert messages.translated(error) != error, f"{path}: {error}"
+
+
 def test_no_translation_is_left_over():
     said = {text for path in SOURCES.rglob("*.py") for text in raised(path)}
     said |= {f"{{}}: {text}" for text in said}  # reasons that get their name elsewhere

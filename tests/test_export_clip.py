@@ -33,7 +33,7 @@ from rucap.export.encoder import encoder_graph  # noqa: E402
 from rucap.export.export import export_model  # noqa: E402
 from rucap.export.weights import Float32, Int8  # noqa: E402
 from rucap.importing import import_checkpoint, write_graphs  # noqa: E402
-from rucap.model.config import HintsConfig  # noqa: E402
+from rucap.model.config import HintsConfig, TextTowerConfig  # noqa: E402
 from rucap.model.folder import ModelFolder  # noqa: E402
 from rucap.network.prefix_captioner import PrefixCaptioner, load_network  # noqa: E402
 from test_network_clip import OpenAIResNet  # noqa: E402
@@ -41,6 +41,7 @@ from test_network_clip import OpenAIResNet  # noqa: E402
 FEATURES = PREFIX * WIDTH  # so that a mapper can hand the embedding on as it is
 TOWERS = ("clip", "clip, gelu", "siglip", "siglip 2", "resnet")
 PHOTOS, WORDS = 100, 20
+TEXTS = TextTowerConfig(("en",), 1.0, None, {})
 SHAPE = {
     "hidden_size": FEATURES, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 3,
     "image_size": SIZE, "patch_size": 16,
@@ -173,16 +174,20 @@ def test_matrices_are_int8_and_convolutions_are_not(made):
     assert sum(node.op_type == "MatMul" and node.input[1] in stored for node in graph.node) == 0
 
 
-def test_labels_are_scored_as_torch_does(made, tmp_path):
+def test_labels_and_embeddings_are_torch_s(made, tmp_path):
     encoder = replace(made.folder.config.encoder, settings={**made.folder.config.encoder.settings, "labels": 7})
     mapper = replace(made.folder.config.mapper, normalize=True)
-    config = replace(made.folder.config, encoder=encoder, mapper=mapper, hints=HintsConfig("labels.tsv", 2))
+    config = replace(
+        made.folder.config, encoder=encoder, mapper=mapper, hints=HintsConfig("labels.tsv", 2), text_tower=TEXTS
+    )
     network = PrefixCaptioner(config).eval()
     network.load_state_dict(made.network.state_dict(), strict=False)
     network.encoder.label_embeddings.normal_()
     wanted = TorchEngine(network).encode(made.pixels[:9])
     found = saved(encoder_graph(network, Float32()), tmp_path / "encoder.onnx").encode(made.pixels[:9])
     np.testing.assert_allclose(found.label_logits, wanted.label_logits, atol=1e-4)
+    np.testing.assert_allclose(found.embedding, wanted.embedding, atol=1e-5, rtol=1e-5)
+    assert np.linalg.norm(found.embedding, axis=1).std() > 1e-3, "not normalised"
     np.testing.assert_allclose(found.prefix, wanted.prefix, atol=1e-5, rtol=1e-5)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 Photos = Sequence[Source]
 Errors = Literal["raise", "return"]
 Result = TypeVar("Result")
+RANKERS = 4
+"""Lists of labels that are kept ready to be compared, for photos that come one by one or batch by batch."""
 
 
 class Captioner:
@@ -66,6 +69,7 @@ class Captioner:
             engine = load_engine(self.folder, engine, precision=precision, threads=threads, device=device, spin=spin)
         self.engine = engine
         self._writer = Writer(self.folder, engine)
+        self._ranker = lru_cache(RANKERS)(partial(ranker, self.folder, engine, self._writer))
         self._limits = limits or Limits()
 
     @overload
@@ -154,9 +158,9 @@ class Captioner:
         `likelihood`: a label's score is its pointwise mutual information with the photo, a token: the mean of
         log p(token | photo) - log p(token | a blank photo), so that neither long nor rare labels lose (as in Holtzman
         et al., 2021). `similarity`: its score is CLIP's logit; for models with a text tower (see `TextTowerConfig`),
-        in the torch engine and the languages that the tower reads. None takes the similarity where there is one.
+        in the languages that the tower reads. None takes the similarity where there is one.
         """
-        rank = ranker(self.folder, self.engine, self._writer, labels, form, method)
+        rank = self._ranker(labels if isinstance(labels, str) else tuple(labels), form, method)
         return self._each(photos, lambda encoded, _: rank(encoded), errors)
 
     @overload

@@ -87,8 +87,8 @@ def _embeddings(folder: ModelFolder, engine: Engine, texts: Sequence[str]) -> Fl
     found_embeddings = engine.embed_texts(folder.text_tokens([normalised(text) for text in texts]))
     if found_embeddings is None:
         return ModelError(
-            f"{folder.path}: this engine runs no text tower; take engine='torch' and a folder with"
-            " text_tower.safetensors, or leave method out"
+            f"{folder.path}: holds no text tower for this engine; `rucap export` makes its graph from"
+            " text_tower.safetensors; or leave method out"
         )
     return _of_length_one(found_embeddings)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from rucap.cli.messages import say
+from rucap.cli.messages import say, translated
 from rucap.cli.options import option, workshop
 
 _PATH = click.Path(path_type=Path)
@@ -62,4 +62,4 @@ def import_model(checkpoint: Path, folder: Path, language_model: str, vision: st
 
 
 def _report(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(translated(line), file=sys.stderr)

@@ -27,7 +27,8 @@ def load_engine(
         from rucap.engines.onnx import OnnxEngine
 
         encoder, decoder = folder.onnx_file("encoder", precision), folder.onnx_file("decoder", precision)
-        return OnnxEngine(encoder, decoder, threads=threads, device=device, spin=spin)
+        text_tower = folder.text_tower_graph(precision)
+        return OnnxEngine(encoder, decoder, text_tower=text_tower, threads=threads, device=device, spin=spin)
     if engine not in ("onnx", "torch"):
         raise OptionError(f"engine {engine!r}: it is onnx, torch or a loaded one")
     if precision == "int8" or threads is not None:

@@ -1,6 +1,8 @@
-"""The default engine: two ONNX graphs run by onnxruntime, on a CPU or a CUDA device.
+"""The default engine: ONNX graphs run by onnxruntime, on a CPU or a CUDA device.
 
-    encoder: pixels [B, 3, H, W] -> prefix [B, P, D], and label_logits [B, L] where the model takes hints
+    encoder: pixels [B, 3, H, W] -> prefix [B, P, D], and label_logits [B, L] where the model takes hints,
+             embedding [B, W] where it has a text tower
+    text_tower: tokens [B, T] -> embeddings [B, W]
     decoder: prefix [B, P, D], tokens [B, T], attention_mask [B, S + P + T], positions [B, P + T], keep [1],
              past_key_{i}, past_value_{i} [B, heads, S, D / heads]
           -> logits [B, keep, V] of the last `keep` positions, present_key_{i}, present_value_{i} of S + P + T
@@ -18,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from rucap.engines.cores import limited_cores
-from rucap.engines.protocol import Booleans, Encoded, Floats, Integers, State
+from rucap.engines.protocol import TEXTS, Booleans, Encoded, Floats, Integers, State
 from rucap.errors import ModelError, OptionError
 
 _DECODER_INPUTS = ("prefix", "tokens", "attention_mask", "positions", "keep")
@@ -35,22 +37,31 @@ class Past:
 
 
 class OnnxEngine:
-    """An `Engine` over two graphs; each is loaded when it is first needed."""
+    """An `Engine` over two graphs, or three; each is loaded when it is first needed."""
 
     def __init__(
-        self, encoder: Path, decoder: Path, *, threads: int | None = None, device: str = "cpu", spin: bool = True
+        self,
+        encoder: Path,
+        decoder: Path,
+        *,
+        text_tower: Path | None = None,
+        threads: int | None = None,
+        device: str = "cpu",
+        spin: bool = True,
     ) -> None:
-        """`threads` within an operation: None for one a core. `device`: `cpu`, `cuda` or `cuda:N`.
+        """`text_tower`: None where the model has none. `threads` within an operation: None for one a core.
 
+        `device`: `cpu`, `cuda` or `cuda:N`.
         `spin`: idle threads wait busily for the next operation, which is fastest where a process has the machine for
         itself; a server that shares its cores says False. Raises OptionError for a device that is not there.
         """
         if threads is not None and threads < 1:
             raise OptionError(f"threads {threads}: at least 1, or None for one a core")
-        self._encoder_file, self._decoder_file = encoder, decoder
+        self._encoder_file, self._decoder_file, self._text_tower_file = encoder, decoder, text_tower
         self._threads, self._spin, self._providers = threads, spin, _providers(device)
         self._loading = threading.Lock()
         self._encoder: Any = None
+        self._text_tower: Any = None
         self._decoder: _Decoder | None = None
 
     def encode(self, pixels: Floats) -> Encoded:
@@ -61,11 +72,18 @@ class OnnxEngine:
             session = self._encoder
         names = [output.name for output in session.get_outputs()]
         found = dict(zip(names, session.run(names, {"pixels": pixels}), strict=True))
-        return Encoded(found["prefix"], found.get("label_logits"))
+        return Encoded(found["prefix"], found.get("label_logits"), found.get("embedding"))
 
     def embed_texts(self, tokens: Integers) -> Floats | None:
-        """See `Engine.embed_texts`: None, there is no graph of a text tower."""
-        return None
+        """See `Engine.embed_texts`."""
+        if self._text_tower_file is None:
+            return None
+        with self._loading:
+            if self._text_tower is None:
+                self._text_tower = self._open(self._text_tower_file)
+            session = self._text_tower
+        batches = [tokens[start : start + TEXTS] for start in range(0, len(tokens), TEXTS)]
+        return np.concatenate([session.run(["embeddings"], {"tokens": batch})[0] for batch in batches])
 
     def start(self, prefix: Floats, tokens: Integers, mask: Booleans) -> tuple[Floats, State]:
         """See `Engine.start`."""

@@ -13,6 +13,8 @@ Integers = npt.NDArray[np.int64]
 Booleans = npt.NDArray[np.bool_]
 State = Any
 """An engine's key/value cache of a batch of sequences; only the engine that made it looks inside."""
+TEXTS = 64
+"""Texts that a text tower reads at once: more are no faster, and memory grows with them."""
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,10 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 from rucap.engines.protocol import Floats
 from rucap.errors import NoExportError
 from rucap.export.graph import Graph, value
-from rucap.export.layers import Layers, query_scale
+from rucap.export.layers import GELU, NEVER, Layers, query_scale
 from rucap.export.weights import Weights, array
 
-_GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 _ALL = int(np.iinfo(np.int64).max)
-_NEVER = float(np.finfo(np.float32).min)
 
 
 def decoder_graph(model: PreTrainedModel, weights: Weights) -> onnx.ModelProto:
@@ -48,7 +46,7 @@ def decoder_graph(model: PreTrainedModel, weights: Weights) -> onnx.ModelProto:
 
         made = layers.norm(hidden, block.ln_2, f"{name}.mlp.norm")
         made = layers.matrix(made, *_parameters(block.mlp.c_fc), f"{name}.mlp.widen")
-        made = add("Gelu", made, approximate=_GELU[config.activation_function])
+        made = add("Gelu", made, approximate=GELU[config.activation_function])
         made = layers.matrix(made, *_parameters(block.mlp.c_proj), f"{name}.mlp.narrow")
         hidden = add("Add", hidden, made)
     last = add("Slice", hidden, add("Neg", "keep"), graph.integers(_ALL), graph.integers(1))
@@ -79,7 +77,7 @@ def _attention_bias(graph: Graph) -> str:
     queries = add("Unsqueeze", add("Range", add("Sub", read, new), read, one), graph.integers(1))
     before = add("LessOrEqual", add("Range", zero, read, one), queries)
     real = graph.cast(add("Unsqueeze", "attention_mask", graph.integers(1, 2)), "bool")
-    return add("Where", add("And", before, real), graph.number(0), graph.number(_NEVER))
+    return add("Where", add("And", before, real), graph.number(0), graph.number(NEVER))
 
 
 def _parameters(layer: Any) -> tuple[Floats, Floats]:  # noqa: ANN401
@@ -101,7 +99,7 @@ def _check(model: PreTrainedModel) -> None:
     if not (
         isinstance(model, GPT2LMHeadModel)
         and isinstance(config, GPT2Config)
-        and config.activation_function in _GELU
+        and config.activation_function in GELU
         and config.scale_attn_weights
         and not config.scale_attn_by_inverse_layer_idx
     ):

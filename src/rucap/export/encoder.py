@@ -1,4 +1,4 @@
-"""A vision encoder and a mapping network as one ONNX graph: pixels to a prefix and label logits."""
+"""A vision encoder and a mapping network as one ONNX graph: pixels to a prefix, label logits, an embedding."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ def encoder_graph(network: PrefixCaptioner, weights: Weights) -> onnx.ModelProto
     else:
         assert isinstance(encoder, ClipVision)
         cells, label_logits = _clip_nodes(layers, encoder, config.hints is not None)
+    if config.text_tower is not None:
+        graph.add("Squeeze", cells, graph.integers(1), output="embedding")
     if config.mapper.normalize:
         cells = _normalised(graph, cells)
     graph.add("Identity", mapper_nodes(layers, network.mapper, cells), output="prefix")
@@ -39,6 +41,8 @@ def encoder_graph(network: PrefixCaptioner, weights: Weights) -> onnx.ModelProto
     if label_logits is not None:
         graph.add("Identity", label_logits, output="label_logits")
         outputs.append(value("label_logits", "float32", "batch", encoder.labels))
+    if config.text_tower is not None:
+        outputs.append(value("embedding", "float32", "batch", config.encoder.width))
     return graph.model([value("pixels", "float32", "batch", 3, side, side)], outputs)
 
 

@@ -11,6 +11,11 @@ from rucap.engines.protocol import Floats
 from rucap.export.graph import Graph
 from rucap.export.weights import Weights, array
 
+GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+"""transformers' names of activations -> ONNX's ways to compute Gelu."""
+NEVER = float(np.finfo(np.float32).min)
+"""The bias of what must not be looked at."""
+
 
 @dataclass(frozen=True)
 class Layers:

@@ -4,10 +4,11 @@ config.json, tokenizer.json       always
 the file of config.hints          where the model takes hints
 onnx/{encoder,decoder}.onnx       for running, float32
 onnx/{encoder,decoder}.int8.onnx  for running, quantised
+onnx/text_tower[.int8].onnx       where labels are compared by similarity
 onnx/*.onnx.data                  the weights of a large graph
 model.safetensors                 for training and the torch engine
 text_tokenizer.json               where labels are compared by similarity
-text_tower.safetensors            for that, in the torch engine
+text_tower.safetensors            for that, for export and the torch engine
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from rucap.model.names import named_models
 from rucap.model.tokenizer import Tokenizer, read_tokenizer
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-Part = Literal["encoder", "decoder"]
+Part = Literal["encoder", "decoder", "text_tower"]
 Precision = Literal["int8", "float32"]
 TEXT_TOWER = "text_tower.safetensors"
 SUFFIXES: dict[str, str] = {"int8": ".int8.onnx", "float32": ".onnx"}
@@ -69,13 +70,21 @@ class ModelFolder:
 
         Raises ModelError when it is missing, OptionError when `precision` is not a known one.
         """
-        if precision is not None and precision not in SUFFIXES:
-            raise OptionError(f"precision {precision!r}: it is one of {', '.join(SUFFIXES)}")
-        files = [self.path / "onnx" / (part + SUFFIXES[kind]) for kind in ([precision] if precision else SUFFIXES)]
+        files = self._graphs(part, precision)
         for file in files:
             if file.is_file():
                 return file
         raise ModelError(f"{files[-1]}: no such file; `rucap export {self.path}` makes it from model.safetensors")
+
+    def text_tower_graph(self, precision: Precision | None = None) -> Path | None:
+        """The text tower's graph, chosen as by `onnx_file`, where there is one."""
+        files = self._graphs("text_tower", precision) if self.config.text_tower else []
+        return next(filter(Path.is_file, files), None)
+
+    def _graphs(self, part: Part, precision: Precision | None) -> list[Path]:
+        if precision is not None and precision not in SUFFIXES:
+            raise OptionError(f"precision {precision!r}: it is one of {', '.join(SUFFIXES)}")
+        return [self.path / "onnx" / (part + SUFFIXES[kind]) for kind in ([precision] if precision else SUFFIXES)]
 
     def text_tokens(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
         """Tokens [texts, length] as the text tower reads them: cut and padded. Raises ModelError as `Tokenizer`."""

@@ -13,10 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from rucap.engines.protocol import TEXTS
 from rucap.errors import ModelError
 from rucap.model.config import TextTowerConfig
-
-BATCH = 64
 
 
 def build_text_tower(settings: dict[str, Any]) -> nn.Module:
@@ -55,5 +54,5 @@ def text_embeddings(tower: nn.Module, tokens: Tensor) -> Tensor:
     There is no mask: CLIP looks back only, so that its end token does not see the padding after it, and SigLIP was
     trained on texts padded to its full length, without one.
     """
-    made = [tower(input_ids=batch) for batch in torch.split(tokens, BATCH)]
+    made = [tower(input_ids=batch) for batch in torch.split(tokens, TEXTS)]
     return torch.cat([each.text_embeds if hasattr(each, "text_embeds") else each.pooler_output for each in made])
