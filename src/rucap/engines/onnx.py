@@ -51,9 +51,9 @@ class OnnxEngine:
     ) -> None:
         """`text_tower`: None where the model has none. `threads` within an operation: None for one a core.
 
-        `device`: `cpu`, `cuda` or `cuda:N`.
-        `spin`: idle threads wait busily for the next operation, which is fastest where a process has the machine for
-        itself; a server that shares its cores says False. Raises OptionError for a device that is not there.
+        `device`: `cpu`, `cuda` or `cuda:N`. `spin`: idle threads wait busily for the next operation, which is fastest
+        where a process has the machine for itself; a server that shares its cores says False. Raises OptionError for a
+        device that is not there.
         """
         if threads is not None and threads < 1:
             raise OptionError(f"threads {threads}: at least 1, or None for one a core")
