@@ -1,9 +1,10 @@
 """What fine-tuning on 200 photos of one's own gives: CIDEr-D before and after, on photos held out.
 
-The "shop" is the dev split of a data set (the model never trained on it) with the captions of one other writer, whose
-manner the model has not seen: 200 photos to learn from, the others to measure on.
+The "shop" is the test split of a data set, of which the model has seen nothing, with the captions of one other writer,
+whose manner is new to it, too: 200 photos to learn from, the others to measure on. The settings of fine-tuning were
+chosen on dev.
 
-python benchmarks/finetune.py ../shared/ruphotos/ruphotos.jsonl [--model tiny] [--output DIR]
+python benchmarks/finetune.py ../shared/ruphotos/ruphotos.jsonl [--model tiny] [--split test] [--output DIR]
 """
 
 from __future__ import annotations
@@ -35,9 +36,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default="tiny")
+    parser.add_argument("--split", default="test")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    records = read_records(arguments.data, "dev")
+    records = read_records(arguments.data, arguments.split)
     own, held_out = records[:PHOTOS], records[PHOTOS:]
     model = find_model(arguments.model)
     with tempfile.TemporaryDirectory() as scratch:

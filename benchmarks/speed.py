@@ -34,6 +34,13 @@ from rucap.images import load_pixels, open_photo
 from rucap.model.folder import ModelFolder, find_model
 
 SINGLE, FOLDER, COLD = 24, 160, 5
+MEASURE = """
+import resource, subprocess, sys, time
+start = time.perf_counter()
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+"""Run by a small process of its own: a child counts the memory of the parent that it is split from as its own, too."""
 TARGETS = {
     "cold process to caption, s": 1.2,
     "its peak memory, MB": 300,
@@ -45,7 +52,7 @@ TARGETS = {
 
 def main() -> None:
     options = _options()
-    print(_machine(), f"\nonnxruntime {onnxruntime.__version__}, {options.threads} threads\n")
+    print(machine(), f"\nonnxruntime {onnxruntime.__version__}, {options.threads} threads\n")
     with tempfile.TemporaryDirectory() as made:
         photos = sorted(options.photos.iterdir()) if options.photos else write_photos(Path(made))
         photos = (photos * (1 + FOLDER // len(photos)))[:FOLDER]
@@ -55,7 +62,7 @@ def main() -> None:
         found = {
             **_cold(folder, photos[0]),
             "one photo, beam 3, median ms": 1000 * _each(captioner, photos[:SINGLE]),
-            "folder, photos/s": FOLDER / _seconds(lambda: captioner.caption(photos)),
+            "folder, photos/s": FOLDER / seconds_of(lambda: captioner.caption(photos)),
         }
         print("| | found | target |\n|---|---:|---:|")
         for name, figure in found.items():
@@ -105,6 +112,9 @@ class Stages(Engine):
         with self.timed("encoder"):
             return self.engine.encode(pixels)
 
+    def embed_texts(self, tokens: Integers) -> Floats | None:
+        return self.engine.embed_texts(tokens)
+
     def start(self, prefix: Floats, tokens: Integers, mask: Booleans) -> tuple[Floats, State]:
         with self.timed("prompt"):
             return self.engine.start(prefix, tokens, mask)
@@ -130,10 +140,12 @@ def _stages(captioner: Captioner, stages: Stages, photos: list[Path], together: 
     stages.seconds.clear()
     stages.written = 0
     total = (
-        _seconds(lambda: timed.caption(photos)) if together else _seconds(lambda: [timed.caption(p) for p in photos])
+        seconds_of(lambda: timed.caption(photos))
+        if together
+        else seconds_of(lambda: [timed.caption(p) for p in photos])
     )
-    decoding = _seconds(lambda: [open_photo(photo, target=preprocessing.size) for photo in photos])
-    loading = _seconds(lambda: [load_pixels(photo, preprocessing) for photo in photos])
+    decoding = seconds_of(lambda: [open_photo(photo, target=preprocessing.size) for photo in photos])
+    loading = seconds_of(lambda: [load_pixels(photo, preprocessing) for photo in photos])
     found = {"JPEG decoding": decoding, "preprocessing": loading - decoding, **stages.seconds}
     if not together:
         found["Python: prompts, search, text"] = total - sum(found.values())
@@ -175,7 +187,10 @@ def _print_torch(folder: Path, threads: int, photos: list[Path], found: dict[str
     torch.set_num_threads(threads)
     captioner = Captioner(folder, engine="torch")
     ours, whole = found["one photo, beam 3, median ms"], found["folder, photos/s"]
-    theirs, all_theirs = 1000 * _each(captioner, photos[:SINGLE]), FOLDER / _seconds(lambda: captioner.caption(photos))
+    theirs, all_theirs = (
+        1000 * _each(captioner, photos[:SINGLE]),
+        FOLDER / seconds_of(lambda: captioner.caption(photos)),
+    )
     print("\n| | onnx | torch, float32 | times |\n|---|---:|---:|---:|")
     print(f"| one photo, ms | {ours:.1f} | {theirs:.1f} | {theirs / ours:.1f} |")
     print(f"| folder, photos/s | {whole:.1f} | {all_theirs:.1f} | {whole / all_theirs:.1f} |")
@@ -183,8 +198,8 @@ def _print_torch(folder: Path, threads: int, photos: list[Path], found: dict[str
 
 def _cold(folder: Path, photo: Path) -> dict[str, float]:
     caption = [sys.executable, "-m", "rucap", "caption", "--model", str(folder), str(photo)]
-    runs = [_process(caption) for _ in range(COLD)]
-    helps = [_process([sys.executable, "-m", "rucap", "--help"]) for _ in range(COLD)]
+    runs = [run_process(caption) for _ in range(COLD)]
+    helps = [run_process([sys.executable, "-m", "rucap", "--help"]) for _ in range(COLD)]
     return {
         "cold process to caption, s": statistics.median(seconds for seconds, _ in runs),
         "its peak memory, MB": statistics.median(memory for _, memory in runs),
@@ -192,22 +207,21 @@ def _cold(folder: Path, photo: Path) -> dict[str, float]:
     }
 
 
-def _process(command: list[str]) -> tuple[float, float]:
+def run_process(command: list[str]) -> tuple[float, float]:
     """Seconds, and megabytes at most, of a process that must succeed."""
-    start = time.perf_counter()
-    child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(command)} failed")
-    return time.perf_counter() - start, usage.ru_maxrss / 1024
+    measured = subprocess.run([sys.executable, "-I", "-S", "-c", MEASURE, *command], capture_output=True, text=True)
+    if measured.returncode:
+        raise SystemExit(f"{' '.join(command)} failed: {measured.stderr.strip()}")
+    seconds, kilobytes = measured.stdout.split()
+    return float(seconds), float(kilobytes) / 1024
 
 
 def _each(captioner: Captioner, photos: list[Path]) -> float:
     captioner.caption(photos[0], beams=3)
-    return statistics.median(_seconds(lambda photo=photo: captioner.caption(photo, beams=3)) for photo in photos)
+    return statistics.median(seconds_of(lambda photo=photo: captioner.caption(photo, beams=3)) for photo in photos)
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def seconds_of(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
@@ -247,16 +261,16 @@ def multiply_rate(kind: str, threads: int, size: int = 1024) -> float:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(graph.model([inputs], [outputs]).SerializeToString(), options)
-    return size**3 / min(_seconds(lambda: session.run(None, {"a": a})) for _ in range(15))
+    return size**3 / min(seconds_of(lambda: session.run(None, {"a": a})) for _ in range(15))
 
 
 def memory_rate(megabytes: int = 256) -> float:
     """Bytes a second read by one thread from what no cache holds."""
     block = np.ones(megabytes * 2**17)
-    return block.nbytes / min(_seconds(block.sum) for _ in range(5))
+    return block.nbytes / min(seconds_of(block.sum) for _ in range(5))
 
 
-def _machine() -> str:
+def machine() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = [line.partition(":") for line in cpuinfo.read_text().splitlines()] if cpuinfo.exists() else []
     found = {name.strip(): text.strip() for name, _, text in lines}
