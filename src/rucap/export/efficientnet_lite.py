@@ -19,8 +19,8 @@ from rucap.network.efficientnet_lite import (
     Tail,
 )
 
-SENSITIVE = ("stem", "trunk.0.", "colours")
-"""The names that nodes begin with which stay float32: the first convolutions, whose values spread widest, and the
+SENSITIVE = ("stem", "trunk.0.", "trunk.1.", "colours")
+"""The names that nodes begin with which stay float32: the first stages, whose values spread widest, and the
 colours, which are read straight from the pixels."""
 
 
