@@ -16,9 +16,13 @@ if [ ! -e $out/more/more.jsonl ]; then
   cp $shared/ruphotos/more.jsonl $out/more/
 fi
 
-# 2. Train (hours; docs/training.md), write the graphs, fit the confidence on dev.
-rucap train configs/tiny.json --output $out/tiny --cache $out/cache
+# 2. One form for the answers to learn from; train (hours; docs/training.md), write the graphs, fit the confidence on dev.
 data=($shared/ruflickr8k/ruflickr8k.jsonl $shared/ruphotos/ruphotos.jsonl)
+mkdir -p $out/data
+for set in "${data[@]}" $out/more/more.jsonl; do
+  python runs/colour_answers.py "$set" "$out/data/$(basename "$set")"
+done
+rucap train configs/tiny.json --output $out/tiny --cache $out/cache
 rucap export $out/tiny "${data[@]}" | tee $out/export.txt
 rucap calibrate $out/tiny "${data[@]}"
 

@@ -25,7 +25,7 @@ def folder(tmp_path):
     path = write_folder(
         tmp_path / "model",
         encoder=EncoderConfig(
-            "efficientnet_lite", 4, 1280, Preprocessing(64, "squash", "bilinear", (0.5,) * 3, (0.5,) * 3)
+            "efficientnet_lite", 4, 1328, Preprocessing(64, "squash", "bilinear", (0.5,) * 3, (0.5,) * 3)
         ),
         mapper=MapperConfig("grid", 3, layers=1, heads=2, width=8),
         language_model=LanguageModelConfig("gpt2", WIDTH, 2, 2, vocabulary, 64, settings),

@@ -33,7 +33,7 @@ TOWER = {
     "model_type": "clip_vision_model", "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
     "num_attention_heads": 2, "image_size": SIZE, "patch_size": 32, "projection_dim": 12, "labels": 3,
 }  # fmt: skip
-EFFICIENTNET = EncoderConfig("efficientnet_lite", 4, 1280, PHOTOS), MapperConfig("grid", 3, 1, 2, width=8)
+EFFICIENTNET = EncoderConfig("efficientnet_lite", 4, 1328, PHOTOS), MapperConfig("grid", 3, 1, 2, width=8)
 CLIP = EncoderConfig("clip", 1, 12, PHOTOS, TOWER), MapperConfig("mlp", 3, 2, width=8)
 
 

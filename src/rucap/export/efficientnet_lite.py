@@ -10,26 +10,45 @@ from torch import nn
 from rucap.export.graph import Graph
 from rucap.export.layers import Layers
 from rucap.export.weights import array
-from rucap.network.efficientnet_lite import EfficientNetLite, InvertedBottleneck, SameConv, Tail
+from rucap.network.efficientnet_lite import (
+    CELL_SIDE,
+    COLOUR_PATCH,
+    EfficientNetLite,
+    InvertedBottleneck,
+    SameConv,
+    Tail,
+)
 
-SENSITIVE = ("stem", "trunk.0.")
-"""The names that the first convolutions begin with, whose values spread widest: they suffer most in int8."""
+SENSITIVE = ("stem", "trunk.0.", "trunk.1.", "colours")
+"""The names that nodes begin with which stay float32: the first stages, whose values spread widest, and the
+colours, which are read straight from the pixels."""
 
 
 def efficientnet_nodes(layers: Layers, encoder: EfficientNetLite, side: int, hints: bool) -> tuple[str, str | None]:
-    """Appends the encoder: pixels to cells [batch, cells, 1280] and, for hints, label logits [batch, labels]."""
+    """Appends the encoder: pixels to cells [batch, cells, 1328] and, for hints, label logits [batch, labels]."""
     graph = layers.graph
     stem = _relu6(graph, _convolution(graph, Images("pixels", side), encoder.stem, "stem"))
     features = _stages(graph, stem, encoder.stages, "trunk")
     grid = _tail(graph, features, encoder.tail, "tail")
     cells = graph.add("Reshape", grid.name, graph.integers(0, 0, -1))
     cells = graph.add("Transpose", cells, perm=(0, 2, 1))
+    cells = graph.add("Concat", cells, _colours(graph, side), axis=2)
     if not hints:
         return cells, None
     if not _equal(encoder.tail, encoder.label_tail):
         grid = _tail(graph, features, encoder.label_tail, "label_tail")
     pooled = graph.add("Flatten", graph.add("GlobalAveragePool", grid.name))
     return cells, layers.linear(pooled, encoder.classifier, "classifier")
+
+
+def _colours(graph: Graph, side: int) -> str:
+    """The mean colours of each cell's patches, [batch, cells, 48], in the order that two `pixel_unshuffle`s give."""
+    cells, patches = side // CELL_SIDE, CELL_SIDE // COLOUR_PATCH
+    sides = (COLOUR_PATCH, COLOUR_PATCH)
+    pooled = graph.add("AveragePool", "pixels", name="colours", kernel_shape=sides, strides=sides)
+    split = graph.add("Reshape", pooled, graph.integers(0, 3, *2 * (cells, patches // 2, 2)))
+    ordered = graph.add("Transpose", split, perm=(0, 2, 5, 1, 4, 7, 3, 6))
+    return graph.add("Reshape", ordered, graph.integers(0, cells**2, 3 * patches**2))
 
 
 @dataclass(frozen=True)

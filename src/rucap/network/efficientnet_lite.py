@@ -1,8 +1,9 @@
 """EfficientNet-Lite2, the vision encoder of the bundled model (Tan & Le, arXiv:1905.11946; Lite: no squeeze, ReLU6).
 
 The network is cut in two: a `trunk` (to 1/16 of the image's side), whose output training caches once and for all, and a
-`tail`, small enough to be tuned on captions. Batch normalisation is folded into the convolutions when the ImageNet
-weights are loaded: one bias a channel remains.
+`tail`, small enough to be tuned on captions. Classes of ImageNet are told apart with little regard to colour, which
+captions do speak of: so each cell also gets the mean colours of its own 4 x 4 patches. Batch normalisation is folded
+into the convolutions when the ImageNet weights are loaded: one bias a channel remains.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ STEM_CHANNELS = 32
 TRUNK_STAGES = 5
 TRUNK_CHANNELS = 120
 HEAD_CHANNELS = 1280
+COLOUR_PATCH = 8
+"""The side, in pixels, of a patch whose mean colour a cell is told."""
+CELL_SIDE = 32
+"""The side, in pixels, of what a cell covers."""
+CELL_CHANNELS = HEAD_CHANNELS + 3 * (CELL_SIDE // COLOUR_PATCH) ** 2
 CLASSES = 1000
 BATCH_NORM_EPSILON = 1e-3
 
@@ -85,7 +91,7 @@ class Tail(nn.Module):
         self.head = SameConv(STAGES[-1][-1], HEAD_CHANNELS, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Maps the trunk's output, [batch, 120, side, side], to a grid of cells, [batch, cells, 1280]."""
+        """Maps the stages' output, [batch, 120, side, side], to a grid of cells, [batch, cells, 1280]."""
         grid = functional.relu6(self.head(self.stages(features)))
         return grid.flatten(2).transpose(1, 2)
 
@@ -109,16 +115,22 @@ class EfficientNetLite(VisionEncoder):
         self.classifier = nn.Linear(HEAD_CHANNELS, CLASSES)
 
     def trunk(self, pixels: Tensor) -> Tensor:
-        """Maps pixels [batch, 3, size, size] to [batch, 120, size / 16, size / 16]."""
-        return self.stages(functional.relu6(self.stem(pixels)))  # type: ignore[no-any-return]
+        """Maps pixels [batch, 3, size, size] to [batch, 120 + 12, size / 16, size / 16].
+
+        The last 12 channels are the mean colours of the 2 x 2 patches of each place. `size` is a multiple of 32.
+        """
+        features = self.stages(functional.relu6(self.stem(pixels)))
+        colours = functional.pixel_unshuffle(functional.avg_pool2d(pixels, COLOUR_PATCH), 2)
+        return torch.cat([features, colours.to(features.dtype)], 1)
 
     def cells(self, features: Tensor) -> Tensor:
-        """Maps the trunk's output to the mapper's input, [batch, cells, 1280]."""
-        return self.tail(features)  # type: ignore[no-any-return]
+        """Maps the trunk's output to the mapper's input, [batch, cells, 1280 + 48]."""
+        colours = functional.pixel_unshuffle(features[:, TRUNK_CHANNELS:], 2)
+        return torch.cat([self.tail(features[:, :TRUNK_CHANNELS]), colours.flatten(2).transpose(1, 2)], 2)
 
     def label_logits(self, features: Tensor) -> Tensor:
         """Maps the trunk's output to logits of ImageNet's classes, [batch, 1000]."""
-        return self.classifier(self.label_tail(features).mean(1))  # type: ignore[no-any-return]
+        return self.classifier(self.label_tail(features[:, :TRUNK_CHANNELS]).mean(1))  # type: ignore[no-any-return]
 
     def load_packaged(self) -> None:
         """Loads the ImageNet weights, the tail's among them: a model's own tail is then loaded over it."""

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from rucap.errors import ModelError
 from rucap.model.config import EncoderConfig
 
 
@@ -46,8 +47,15 @@ class VisionEncoder(nn.Module):
 def build_encoder(config: EncoderConfig) -> VisionEncoder:
     """The encoder of a configuration, with fresh weights. Raises ModelError for settings that make no encoder."""
     if config.kind == "efficientnet_lite":
-        from rucap.network.efficientnet_lite import EfficientNetLite
+        from rucap.network.efficientnet_lite import CELL_CHANNELS, CELL_SIDE, EfficientNetLite
 
+        if config.preprocessing.size % CELL_SIDE:
+            raise ModelError(
+                f"encoder.preprocessing.size: {config.preprocessing.size} is not a multiple of {CELL_SIDE}, as the grid"
+                " of this encoder needs"
+            )
+        if config.width != CELL_CHANNELS:
+            raise ModelError(f"encoder.width: {config.width} is given and this encoder makes {CELL_CHANNELS}")
         return EfficientNetLite()
     from rucap.network.clip import ClipVision
 

@@ -44,9 +44,9 @@ def digest_of(path: Path) -> str:
         ) from None
 
 
-def encoder_key(encoder: VisionEncoder, preprocessing: Preprocessing) -> str:
-    """A digest of all that decides the features: the frozen weights and the preprocessing."""
-    digest = hashlib.sha256(json.dumps(asdict(preprocessing), sort_keys=True).encode())
+def encoder_key(encoder: VisionEncoder, preprocessing: Preprocessing, shape: Sequence[int]) -> str:
+    """A digest of all that decides the features: the frozen weights, the preprocessing and the features' shape."""
+    digest = hashlib.sha256(json.dumps([asdict(preprocessing), *shape], sort_keys=True).encode())
     for name, tensor in encoder.state_dict().items():
         if name.startswith(encoder.frozen):
             digest.update(name.encode())
@@ -103,10 +103,10 @@ class FeatureCache:
 
     def __init__(self, folder: Path, encoder: VisionEncoder, preprocessing: Preprocessing, views: int) -> None:
         self.encoder, self.preprocessing = encoder, preprocessing
-        self.folder = folder / encoder_key(encoder, preprocessing)
         with torch.inference_mode():
             probe = encoder.trunk(torch.zeros(1, 3, preprocessing.size, preprocessing.size))
         shape, labels = tuple(probe.shape[1:]), encoder.labels
+        self.folder = folder / encoder_key(encoder, preprocessing, shape)
         self.views = [ViewFile(self.folder / f"view-{number}", shape, labels) for number in range(views)]
         self._maps: list[tuple[Halves, Halves] | None] = [None] * views
 
