@@ -69,7 +69,7 @@ def test_what_is_written_comes_back(tmp_path, parts, reader):
     pixels = torch.randn(2, 3, SIZE, SIZE)
     with torch.inference_mode():
         for ours, theirs in zip(again.encode(pixels), network.encode(pixels), strict=True):
-            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
     for name, tensor in network.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], tensor)
     assert not list(tmp_path.glob("*.part"))
