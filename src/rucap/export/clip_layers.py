@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from torch import nn
-
-from rucap.engines.protocol import Floats
 from rucap.errors import NoExportError
-from rucap.export.layers import GELU, Layers, query_scale
-from rucap.export.weights import array
+from rucap.export.layers import GELU, Layers, beside, parameters, query_scale
 
 QUICK_GELU_SLOPE = 1.702
 """Hendrycks & Gimpel, arXiv:1606.08415, section 2."""
@@ -31,16 +26,16 @@ def layer_nodes(
     graph, attention = layers.graph, layer.self_attn
     heads, scale = attention.num_heads, query_scale(attention.embed_dim, attention.num_heads)
     read = layers.norm(hidden, layer.layer_norm1, f"{name}.attention.norm")
-    queries, keys, values = (_parameters(p) for p in (attention.q_proj, attention.k_proj, attention.v_proj))
+    queries, keys, values = (parameters(p) for p in (attention.q_proj, attention.k_proj, attention.v_proj))
     queries = queries[0] * scale, queries[1] * scale
     if wanted is None:
-        made = layers.matrix(read, *_beside(queries, keys, values), f"{name}.attention.inputs")
+        made = layers.matrix(read, *beside(queries, keys, values), f"{name}.attention.inputs")
         asked, known, said = layers.heads(made, 3, heads)
     else:
         first = (graph.integers(0), graph.integers(wanted), graph.integers(1))
         asking, hidden = graph.add("Slice", read, *first), graph.add("Slice", hidden, *first)
         (asked,) = layers.heads(layers.matrix(asking, *queries, f"{name}.attention.queries"), 1, heads)
-        made = layers.matrix(read, *_beside(keys, values), f"{name}.attention.keys_values")
+        made = layers.matrix(read, *beside(keys, values), f"{name}.attention.keys_values")
         known, said = layers.heads(made, 2, heads)
     mixed = layers.linear(layers.attention(asked, known, said, bias), attention.out_proj, f"{name}.attention.output")
     hidden = graph.add("Add", hidden, mixed)
@@ -63,14 +58,3 @@ def _activated(layers: Layers, inputs: str, activation: str) -> str:
             f"config.json: settings.hidden_act: {activation} has no ONNX export; run the model with the torch engine"
         )
     return graph.add("Gelu", inputs, approximate=GELU[activation])
-
-
-def _parameters(layer: nn.Linear) -> tuple[Floats, Floats]:
-    """Weight [in, out] and bias."""
-    return array(layer.weight).T, array(layer.bias)
-
-
-def _beside(*parameters: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
-    """Layers of the same inputs as one."""
-    weights, biases = zip(*parameters, strict=True)
-    return np.concatenate(weights, axis=1), np.concatenate(biases)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 from torch import nn
 
 from rucap.export.graph import Graph
-from rucap.export.layers import Layers, query_scale
+from rucap.export.layers import Layers, beside, parameters, query_scale
 from rucap.export.weights import array
 from rucap.network.clip_resnet import HEAD_WIDTH, AttentionPool, Bottleneck, ClipResNet
 
@@ -62,10 +61,8 @@ def _attention_pool(layers: Layers, pool: AttentionPool, grid: str) -> str:
     cells = graph.add("Add", graph.add("Concat", mean, cells, axis=1), positions)
     asking = graph.add("Slice", cells, graph.integers(0), graph.integers(1), graph.integers(1))
     scale = query_scale(width, heads)
-    queries = array(pool.q_proj.weight).T * scale, array(pool.q_proj.bias) * scale
-    (asked,) = layers.heads(layers.matrix(asking, *queries, f"{name}.queries"), 1, heads)
-    both = (pool.k_proj, pool.v_proj)
-    weight, bias = (np.concatenate([array(getattr(layer, part)) for layer in both]) for part in ("weight", "bias"))
-    known, said = layers.heads(layers.matrix(cells, weight.T, bias, f"{name}.keys_values"), 2, heads)
+    queries, keys, values = (parameters(layer) for layer in (pool.q_proj, pool.k_proj, pool.v_proj))
+    (asked,) = layers.heads(layers.matrix(asking, queries[0] * scale, queries[1] * scale, f"{name}.queries"), 1, heads)
+    known, said = layers.heads(layers.matrix(cells, *beside(keys, values), f"{name}.keys_values"), 2, heads)
     mixed = graph.add("Squeeze", layers.attention(asked, known, said), graph.integers(1))
     return layers.linear(mixed, pool.c_proj, f"{name}.output")

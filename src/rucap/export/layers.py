@@ -61,3 +61,14 @@ class Layers:
 def query_scale(width: int, heads: int) -> np.float32:
     """1 / sqrt(head width) (Vaswani et al., arXiv:1706.03762, equation 1)."""
     return np.float32((width // heads) ** -0.5)
+
+
+def parameters(layer: nn.Linear) -> tuple[Floats, Floats]:
+    """Weight [in, out] and bias of a linear layer that has one."""
+    return array(layer.weight).T, array(layer.bias)
+
+
+def beside(*layers: tuple[Floats, Floats]) -> tuple[Floats, Floats]:
+    """The parameters of layers of the same inputs as one layer's."""
+    weights, biases = zip(*layers, strict=True)
+    return np.concatenate(weights, axis=1), np.concatenate(biases)

@@ -17,6 +17,7 @@ from typing import Literal
 
 from rucap.errors import ModelError, RucapError
 from rucap.model.config import read_config
+from rucap.model.folder import TEXT_TOWER
 from rucap.model.names import NamedModel, named_models
 
 
@@ -88,7 +89,7 @@ def _download_model(repository: str, made: Path, folder: Path) -> None:
             " `rucap models import`"
         ) from None
     named = config.files
-    download(repository, [*named, "model.safetensors", "text_tower.safetensors", "onnx/*"], made)
+    download(repository, [*named, "model.safetensors", TEXT_TOWER, "onnx/*"], made)
     either = [["model.safetensors"], ["onnx/encoder.onnx", "onnx/decoder.onnx"]]
     either.append([name.replace(".onnx", ".int8.onnx") for name in either[1]])
     if not _all_there(made, named) or not any(_all_there(made, files) for files in either):
