@@ -33,10 +33,9 @@ def genitive(adjective: str) -> str:
 def answer_in_genitive(question: str, answer: str) -> str:
     """The answer in the question's form, where it is nothing but colours («белая и чёрная»)."""
     words = answer.split()
-    colours = [word for word in words if word != "и"]
-    if not QUESTION.match(question) or not all(NOMINATIVE.fullmatch(word.rpartition("-")[2]) for word in colours):
-        return answer
-    return " ".join(genitive(word) for word in words)
+    made = [genitive(word) for word in words]
+    is_other = any(word == new != "и" for word, new in zip(words, made, strict=True))
+    return answer if is_other or not QUESTION.match(question) else " ".join(made)
 
 
 def main() -> None:
