@@ -18,7 +18,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -47,15 +46,6 @@ CAPTION_STEPS = 20
 BATCH, PHOTOS, REPEATS = 16, 8, 5
 NO_TOKEN = 0
 """Neither written nor waited for: every sequence goes on to its limit."""
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What one way of running the model does."""
-
-    name: str
-    seconds: float
-    steps: int
 
 
 def main() -> None:
@@ -103,28 +93,24 @@ def caption(engine: Engine, pixels: Floats, steps: int, beams: int = 1) -> list[
 
 
 def _print_captions(network: PrefixCaptioner, exact: Engine, rounded: Engine, pixels: Floats) -> None:
-    cached = TorchEngine(network)
-    rows = [
-        Figures("the original's loop, torch", _median(lambda: original_caption(network, pixels), 2), ORIGINAL_STEPS)
-    ]
-    for steps, beams in ((ORIGINAL_STEPS, 1), (CAPTION_STEPS, 1), (CAPTION_STEPS, 3)):
-        how = f"{beams} beams" if beams > 1 else "greedy"
-        for name, engine in (("torch with a cache", cached), ("ONNX float32", exact), ("ONNX int8", rounded)):
-            taken = _median(lambda engine=engine, steps=steps, beams=beams: caption(engine, pixels, steps, beams))
-            rows.append(Figures(f"{name}, {how}", taken, steps))
+    engines = {"torch with a cache": TorchEngine(network), "ONNX float32": exact, "ONNX int8": rounded}
+    original = _median(lambda: original_caption(network, pixels), 2)
     print("| one photo, pixels to tokens | tokens | s | times faster than the original | than torch with a cache |")
     print("|---|---:|---:|---:|---:|")
-    same = {}
-    for row in rows:
-        same |= {row.steps: row.seconds} if row.name.startswith("torch") else {}
-        beside = f"{same[row.steps] / row.seconds:.1f}" if row.steps in same else ""
-        print(f"| {row.name} | {row.steps} | {row.seconds:.3f} | {rows[0].seconds / row.seconds:.1f} | {beside} |")
+    print(f"| the original's loop, torch | {ORIGINAL_STEPS} | {original:.3f} | 1.0 | |")
+    for steps, beams in ((ORIGINAL_STEPS, 1), (CAPTION_STEPS, 1), (CAPTION_STEPS, 3)):
+        how = f"{beams} beams" if beams > 1 else "greedy"
+        taken = {
+            name: _median(lambda engine=engine, steps=steps, beams=beams: caption(engine, pixels, steps, beams))
+            for name, engine in engines.items()
+        }
+        for name, seconds in taken.items():
+            times = f"{original / seconds:.1f} | {taken['torch with a cache'] / seconds:.1f}"
+            print(f"| {name}, {how} | {steps} | {seconds:.3f} | {times} |")
     wanted = original_caption(network, pixels)
-    for name, engine in (("torch with a cache", cached), ("ONNX float32", exact)):
-        found = caption(engine, pixels, ORIGINAL_STEPS)[0]
-        print(
-            f"\nThe original's {len(wanted)} tokens and {name}'s: {'the same' if list(found) == wanted else 'differ'}."
-        )
+    for name in ("torch with a cache", "ONNX float32"):
+        found = list(caption(engines[name], pixels, ORIGINAL_STEPS)[0])
+        print(f"\nThe original's {len(wanted)} tokens and {name}'s: {'the same' if found == wanted else 'differ'}.")
 
 
 def _print_batch(engine: Engine, single: Floats, many: Floats) -> None:
